@@ -1,0 +1,1 @@
+//! Peak EWMA: a load estimate that rises at once and decays over time.

@@ -1,0 +1,1 @@
+//! Two random choices, the less loaded wins.

@@ -1,0 +1,53 @@
+//! Inbound policies: what a port accepts, and from whom.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Unsupported;
+use crate::authz::Authorization;
+use crate::name::ResourceRef;
+use crate::route::RouteTable;
+
+/// What the control plane said about one port (`Server`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboundPolicy {
+    /// The Server object or the default (metric labels `srv_*`).
+    pub meta: Arc<ResourceRef>,
+    /// What the port speaks, with its routes.
+    pub protocol: InboundProtocol,
+    /// Who may connect: decides for connections that are not HTTP. The last is the localhost authorization.
+    pub authorizations: Arc<[Authorization]>,
+}
+
+/// What a port speaks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InboundProtocol {
+    /// Unknown: look at the first bytes.
+    Detect {
+        /// How long to wait for them.
+        timeout: Duration,
+        /// Routes for what turns out to be HTTP.
+        routes: RouteTable<InboundRule>,
+    },
+    /// HTTP/1 (from a meshed client it may arrive as HTTP/2 with `l5d-orig-proto`).
+    Http1(RouteTable<InboundRule>),
+    /// HTTP/2 with prior knowledge.
+    Http2(RouteTable<InboundRule>),
+    /// gRPC over HTTP/2.
+    Grpc(RouteTable<InboundRule>),
+    /// Bytes; TLS is not looked for.
+    Opaque,
+    /// TLS of the application.
+    Tls,
+    /// The server can't be enforced: every connection and request is refused.
+    Invalid(Unsupported),
+}
+
+/// What an inbound rule asks of a request that it matches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboundRule {
+    /// Who may send it: the route's own authorizations followed by the server's.
+    pub authorizations: Arc<[Authorization]>,
+    /// The rule can't be enforced: requests that match it are refused for this reason.
+    pub unsupported: Option<Unsupported>,
+}

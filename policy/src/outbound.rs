@@ -1,0 +1,151 @@
+//! Outbound policies: what may be done to reach a destination.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Unsupported;
+use crate::endpoint::Endpoint;
+use crate::name::ResourceRef;
+use crate::route::RouteTable;
+use crate::route::host::HostMatch;
+
+/// What the control plane said about one destination (`OutboundPolicy`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboundPolicy {
+    /// The object the application connected to (metric labels `parent_*`).
+    pub parent: Arc<ResourceRef>,
+    /// What is spoken there, with the routes for it.
+    pub protocol: OutboundProtocol,
+    /// The `name:port` under which endpoint metrics report the destination (label `authority`); empty if none.
+    pub authority: Arc<str>,
+}
+
+/// What is spoken to a destination.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutboundProtocol {
+    /// Unknown: look at the first bytes.
+    Detect {
+        /// Routes for HTTP/1 requests.
+        http1: RouteTable<OutboundRule>,
+        /// Routes for HTTP/2 requests.
+        http2: RouteTable<OutboundRule>,
+        /// Where anything else goes.
+        opaque: OpaqueRoute,
+    },
+    /// HTTP/1, without looking.
+    Http1(RouteTable<OutboundRule>),
+    /// HTTP/2 with prior knowledge.
+    Http2(RouteTable<OutboundRule>),
+    /// gRPC: HTTP/2, with gRPC routes.
+    Grpc(RouteTable<OutboundRule>),
+    /// Bytes.
+    Opaque(OpaqueRoute),
+    /// TLS of the application, routed by SNI and passed through.
+    Tls(Vec<TlsRoute>),
+    /// The policy as a whole can't be enforced: HTTP is answered with 500, anything else is closed.
+    Invalid(Unsupported),
+}
+
+/// What an outbound HTTP or gRPC rule does with a request that it matches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboundRule {
+    /// Where it may go, or why nothing may take this rule.
+    pub backends: Result<Distribution, Unsupported>,
+}
+
+/// Where bytes go that are not HTTP (`OpaqueRoute`, of which there is at most one).
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpaqueRoute {
+    /// The route object (metric labels `route_*`).
+    pub meta: Arc<ResourceRef>,
+    /// Where they may go, or why not.
+    pub action: OpaqueAction,
+}
+
+/// What an opaque or TLS route does with a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OpaqueAction {
+    /// Send it to one of these.
+    Forward(Distribution),
+    /// The policy forbids it (`forbidden` filter).
+    Forbid,
+    /// No route was given.
+    NoRoute,
+    /// The route can't be enforced.
+    Invalid(Unsupported),
+}
+
+/// A route for TLS connections, by SNI.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsRoute {
+    /// The server names it applies to; empty means all.
+    pub snis: Vec<HostMatch>,
+    /// The route object and what it does.
+    pub route: OpaqueRoute,
+}
+
+/// How one of several backends is chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Distribution {
+    /// None: every request fails with 503.
+    Empty,
+    /// The first that is ready.
+    FirstAvailable(Vec<Arc<Backend>>),
+    /// By weight, at random, among those that are ready.
+    RandomAvailable(Vec<(Arc<Backend>, u32)>),
+}
+
+impl Distribution {
+    /// The backends named, in order.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let (first, random) = match self {
+            Self::Empty => (&[][..], &[][..]),
+            Self::FirstAvailable(backends) => (&backends[..], &[][..]),
+            Self::RandomAvailable(backends) => (&[][..], &backends[..]),
+        };
+        first.iter().chain(random.iter().map(|(backend, _)| backend))
+    }
+}
+
+/// Something that takes requests: an address or a balanced service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// The object (metric labels `backend_*`).
+    pub meta: Arc<ResourceRef>,
+    /// How it is reached.
+    pub dispatch: Dispatch,
+}
+
+/// How a backend is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Dispatch {
+    /// One endpoint, as it stands.
+    Forward(Endpoint),
+    /// The endpoints that discovery reports for `path`, balanced.
+    Balance {
+        /// `name:port`, the argument of `Destination.Get`.
+        path: Arc<str>,
+        /// Parameters of the load estimate.
+        load: LoadParams,
+    },
+    /// The control plane gave no dispatcher, or one that this version does not have: requests fail with 502.
+    Missing(Unsupported),
+}
+
+/// Parameters of the peak-EWMA load estimate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoadParams {
+    /// Round-trip time assumed before the first measurement.
+    pub default_rtt: Duration,
+    /// Time over which an old measurement loses its weight.
+    pub decay: Duration,
+}
+
+impl Default for LoadParams {
+    fn default() -> Self {
+        Self {
+            default_rtt: Duration::from_millis(30),
+            decay: Duration::from_secs(10),
+        }
+    }
+}

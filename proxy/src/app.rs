@@ -1,0 +1,1 @@
+//! Builds everything once, top to bottom, in the order data flows.

@@ -1,0 +1,1 @@
+//! The balancer: picks an endpoint, or waits for one.

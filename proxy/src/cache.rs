@@ -1,0 +1,1 @@
+//! Entries that live while they are used, and a while longer.

@@ -1,0 +1,1 @@
+//! Configuration: plain parsed values, one struct per room that reads it.

@@ -1,0 +1,1 @@
+//! How knowledge arrives: policies, endpoints, certificates.

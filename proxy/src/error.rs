@@ -1,0 +1,201 @@
+//! `Fault`: the one error of the data path, and the one table that says how it is answered.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use ::http::StatusCode;
+
+/// Any error, boxed.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What went wrong, on whose side. [`Kind`] is `Copy`: refusing a request allocates nothing.
+#[derive(Debug)]
+pub struct Fault {
+    /// What went wrong.
+    pub kind: Kind,
+    /// Whose side it happened on.
+    pub side: Side,
+    /// What caused it, if something did.
+    pub source: Option<BoxError>,
+}
+
+/// Whose side a fault happened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The peer that sent the request.
+    Client,
+    /// The peer that should have answered it.
+    Server,
+    /// This proxy.
+    Proxy,
+    /// The control plane.
+    Control,
+}
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No route matches the request.
+    NoRoute,
+    /// No authorization admits the client.
+    Unauthorized,
+    /// No endpoint became ready in time.
+    FailFast,
+    /// The route has no backend to send to.
+    NoBackend,
+    /// A backend has no dispatcher.
+    NoDispatcher,
+    /// Too many requests are in flight.
+    Overloaded,
+    /// The control plane gave no answer about the destination.
+    Discovery,
+    /// Connecting failed.
+    Connect,
+    /// Connecting took too long.
+    ConnectTimeout,
+    /// The TLS handshake with the server failed.
+    Tls,
+    /// The server proved another identity than the one required.
+    PeerIdentity,
+    /// The server ended the exchange before its response headers.
+    Reset,
+    /// The policy can't be enforced by this version, or is invalid.
+    Policy,
+    /// The request makes no sense (RFC 9110 §15.5.1).
+    BadRequest,
+    /// The request would come back to this proxy.
+    Loop,
+    /// A bug of this proxy.
+    Internal,
+}
+
+/// How a kind of fault is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The gRPC status code.
+    pub grpc: u8,
+    /// The stable reason code: metrics, logs, `/refusals`.
+    pub reason: &'static str,
+    /// Whether the client's connection is closed after the answer.
+    pub close: bool,
+}
+
+impl Kind {
+    /// The one table: status, gRPC code, reason, and whether the connection is closed.
+    pub const fn answer(self) -> Answer {
+        const fn row(status: StatusCode, grpc: u8, reason: &'static str, close: bool) -> Answer {
+            Answer {
+                status,
+                grpc,
+                reason,
+                close,
+            }
+        }
+        match self {
+            Self::NoRoute => row(StatusCode::NOT_FOUND, 5, "no_route", false),
+            Self::Unauthorized => row(StatusCode::FORBIDDEN, 7, "unauthorized", false),
+            Self::FailFast => row(StatusCode::GATEWAY_TIMEOUT, 4, "fail_fast", true),
+            Self::NoBackend => row(StatusCode::SERVICE_UNAVAILABLE, 14, "no_backend", true),
+            Self::NoDispatcher => row(StatusCode::BAD_GATEWAY, 14, "no_dispatcher", true),
+            Self::Overloaded => row(StatusCode::SERVICE_UNAVAILABLE, 14, "overloaded", true),
+            Self::Discovery => row(StatusCode::SERVICE_UNAVAILABLE, 14, "discovery", true),
+            Self::Connect => row(StatusCode::BAD_GATEWAY, 14, "connect", true),
+            Self::ConnectTimeout => row(StatusCode::GATEWAY_TIMEOUT, 4, "connect_timeout", true),
+            Self::Tls => row(StatusCode::BAD_GATEWAY, 14, "tls", true),
+            Self::PeerIdentity => row(StatusCode::BAD_GATEWAY, 14, "peer_identity", true),
+            Self::Reset => row(StatusCode::BAD_GATEWAY, 14, "reset", true),
+            Self::Policy => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "policy", true),
+            Self::BadRequest => row(StatusCode::BAD_REQUEST, 3, "bad_request", true),
+            Self::Loop => row(StatusCode::LOOP_DETECTED, 10, "loop", true),
+            Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "internal", true),
+        }
+    }
+
+    /// What a client is told when there is nothing more precise to say.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no route found for request",
+            Self::Unauthorized => "unauthorized request on route",
+            Self::FailFast => "service in fail-fast",
+            Self::NoBackend => "service unavailable",
+            Self::NoDispatcher => "backend has no dispatcher",
+            Self::Overloaded => "too many requests in flight",
+            Self::Discovery => "the control plane did not answer",
+            Self::Connect => "connection failed",
+            Self::ConnectTimeout => "connect timed out",
+            Self::Tls => "TLS handshake failed",
+            Self::PeerIdentity => "the server proved another identity",
+            Self::Reset => "the server ended the exchange",
+            Self::Policy => "the policy can't be enforced",
+            Self::BadRequest => "bad request",
+            Self::Loop => "the request would come back to this proxy",
+            Self::Internal => "unexpected error",
+        }
+    }
+}
+
+impl Fault {
+    /// A fault without a cause.
+    pub fn new(kind: Kind, side: Side) -> Self {
+        Self {
+            kind,
+            side,
+            source: None,
+        }
+    }
+
+    /// A fault with what caused it.
+    pub fn because(kind: Kind, side: Side, source: impl Into<BoxError>) -> Self {
+        Self {
+            kind,
+            side,
+            source: Some(source.into()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    /// One level only: the cause prints itself. See [`chain`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.message())
+    }
+}
+
+impl StdError for Fault {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|e| e as &(dyn StdError + 'static))
+    }
+}
+
+/// An error with its causes, joined by `: `.
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_names_every_cause_once() {
+        let fault = Fault::because(Kind::Connect, Side::Server, "Connection refused (os error 111)");
+        assert_eq!(
+            chain(&fault),
+            "connection failed: Connection refused (os error 111)"
+        );
+    }
+
+    #[test]
+    fn a_refusal_fits_in_a_few_words() {
+        assert!(size_of::<Fault>() <= 24);
+    }
+}

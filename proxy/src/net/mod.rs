@@ -1,0 +1,1 @@
+//! Bytes: listening, connecting, detecting, copying.
