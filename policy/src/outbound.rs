@@ -7,7 +7,7 @@ use crate::Unsupported;
 use crate::endpoint::Endpoint;
 use crate::name::ResourceRef;
 use crate::route::RouteTable;
-use crate::route::host::HostMatch;
+use crate::route::host::{self, HostMatch};
 
 /// What the control plane said about one destination (`OutboundPolicy`).
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +84,21 @@ pub struct TlsRoute {
     pub route: OpaqueRoute,
 }
 
+/// The route that describes the server name most closely, the first listed of equals; an empty name takes only
+/// routes for all.
+pub fn find_tls<'a>(routes: &'a [TlsRoute], sni: &str) -> Option<&'a TlsRoute> {
+    let mut best = None;
+    for route in routes {
+        let Some(specificity) = host::most_specific(&route.snis, sni) else {
+            continue;
+        };
+        if best.is_none_or(|(best, _)| specificity > best) {
+            best = Some((specificity, route));
+        }
+    }
+    best.map(|(_, route)| route)
+}
+
 /// How one of several backends is chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Distribution {
@@ -147,5 +162,35 @@ impl Default for LoadParams {
             default_rtt: Duration::from_millis(30),
             decay: Duration::from_secs(10),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tls(sni: Option<HostMatch>, name: &str) -> TlsRoute {
+        TlsRoute {
+            snis: sni.into_iter().collect(),
+            route: OpaqueRoute {
+                meta: Arc::new(ResourceRef::of_default(name)),
+                action: OpaqueAction::NoRoute,
+            },
+        }
+    }
+
+    #[test]
+    fn the_most_specific_server_name_wins() {
+        let routes = [
+            tls(None, "all"),
+            tls(Some(HostMatch::suffix("example.com")), "suffix"),
+            tls(Some(HostMatch::exact("db.example.com")), "exact"),
+            tls(Some(HostMatch::exact("db.example.com")), "second"),
+        ];
+        let name = |sni| find_tls(&routes, sni).map(|found| &*found.route.meta.name);
+        assert_eq!(name("DB.example.com"), Some("exact"));
+        assert_eq!(name("web.example.com"), Some("suffix"));
+        assert_eq!(name("example.com"), Some("all"));
+        assert!(find_tls(&routes[1..], "other").is_none());
     }
 }

@@ -2,25 +2,76 @@
 
 use std::sync::Arc;
 
-use regex::Regex;
+use crate::Unsupported;
+use crate::route::pattern::Pattern;
 
 /// Which paths a rule applies to, matched raw.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
     /// Equal.
     Exact(Arc<str>),
-    /// A prefix of whole segments; a trailing slash of the pattern is ignored.
+    /// A prefix of whole segments; trailing slashes of the prefix are ignored.
     Prefix(Arc<str>),
     /// The pattern matches the whole path.
-    Regex(Regex),
+    Regex(Pattern),
 }
 
-impl PartialEq for PathMatch {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Exact(a), Self::Exact(b)) | (Self::Prefix(a), Self::Prefix(b)) => a == b,
-            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
-            _ => false,
+impl PathMatch {
+    /// A pattern for the whole path, refused when it can't be compiled.
+    pub fn regex(pattern: &str) -> Result<Self, Unsupported> {
+        Pattern::new(pattern).map(Self::Regex)
+    }
+
+    /// How closely this describes the path, in bytes; `None` when it does not apply.
+    ///
+    /// The kinds compare by length alone: of a pattern that of the path it matched, of a prefix without its trailing
+    /// slashes.
+    pub fn specificity(&self, path: &str) -> Option<usize> {
+        match self {
+            Self::Exact(exact) => (path == &**exact).then_some(path.len()),
+            Self::Prefix(prefix) => {
+                let prefix = prefix.trim_end_matches('/');
+                let rest = path.strip_prefix(prefix)?;
+                let whole_segments = prefix.is_empty() || rest.is_empty() || rest.starts_with('/');
+                whole_segments.then_some(prefix.len())
+            }
+            Self::Regex(pattern) => pattern.matches(path.as_bytes()).then_some(path.len()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_matches_whole_segments() {
+        for prefix in ["/foo", "/foo/", "/foo//"] {
+            let prefix = PathMatch::Prefix(prefix.into());
+            for path in ["/foo", "/foo/", "/foo/bar"] {
+                assert_eq!(prefix.specificity(path), Some(4), "{path}");
+            }
+            assert_eq!(prefix.specificity("/foobar"), None);
+        }
+    }
+
+    #[test]
+    fn the_root_prefix_matches_every_path_even_an_asterisk() {
+        for path in ["/", "/a/b", "*", ""] {
+            assert_eq!(PathMatch::Prefix("/".into()).specificity(path), Some(0), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_exact_path_is_no_prefix() {
+        assert_eq!(PathMatch::Exact("/a".into()).specificity("/a"), Some(2));
+        assert_eq!(PathMatch::Exact("/a".into()).specificity("/a/"), None);
+    }
+
+    #[test]
+    fn a_pattern_is_as_specific_as_the_path_is_long() {
+        let pattern = PathMatch::regex("/[a-z]+|/x/.*").unwrap();
+        assert_eq!(pattern.specificity("/x/1"), Some(4));
+        assert_eq!(pattern.specificity("/X"), None);
     }
 }
