@@ -1,0 +1,216 @@
+//! Whether what `iptables-save` shows is what a plan says.
+
+use crate::rules::{Chain, Plan, Rule};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// The rules that one `iptables-save -t nat` showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved(Vec<Line>);
+
+/// A rule in words, as comparable across versions of iptables: quotes are gone, addresses are in one form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line(Vec<String>);
+
+impl Saved {
+    /// Reads the output of `iptables-save`; lines that are no rules do not count.
+    pub fn parse(output: &str) -> Self {
+        Self(
+            output
+                .lines()
+                .filter(|line| line.starts_with("-A "))
+                .map(Line::parse)
+                .collect(),
+        )
+    }
+
+    /// The jumps of a plan that are not in the table yet.
+    pub fn missing_jumps(&self, plan: &Plan) -> Vec<Rule> {
+        plan.jumps
+            .iter()
+            .filter(|jump| !self.0.contains(&Line::of(jump)))
+            .cloned()
+            .collect()
+    }
+
+    /// What differs from the plan, a sentence each; empty when the plan is true.
+    pub fn differences(&self, plan: &Plan) -> Vec<String> {
+        let mut differences: Vec<_> = self
+            .missing_jumps(plan)
+            .iter()
+            .map(|jump| format!("missing: {jump}"))
+            .collect();
+        for chain in Chain::OURS {
+            let wanted: Vec<&Rule> = plan.rules.iter().filter(|rule| rule.chain == chain).collect();
+            let found: Vec<&Line> = self.0.iter().filter(|line| line.is_in(chain)).collect();
+            differences.extend(differ(chain, &wanted, &found));
+        }
+        differences
+    }
+}
+
+fn differ(chain: Chain, wanted: &[&Rule], found: &[&Line]) -> Vec<String> {
+    let lines: Vec<Line> = wanted.iter().map(|rule| Line::of(rule)).collect();
+    if lines.iter().eq(found.iter().copied()) {
+        return Vec::new();
+    }
+    let missing = wanted
+        .iter()
+        .zip(&lines)
+        .filter(|(_, line)| !found.contains(line))
+        .map(|(rule, _)| format!("missing: {rule}"));
+    let unexpected = found
+        .iter()
+        .filter(|line| !lines.contains(line))
+        .map(|line| format!("unexpected: {}", line.0.join(" ")));
+    let differences: Vec<_> = missing.chain(unexpected).collect();
+    match differences.is_empty() {
+        true => vec![format!(
+            "the rules of {} are in another order or doubled",
+            chain.name()
+        )],
+        false => differences,
+    }
+}
+
+impl Line {
+    fn of(rule: &Rule) -> Self {
+        Self::parse(&rule.to_string())
+    }
+
+    fn parse(line: &str) -> Self {
+        let mut words = Vec::new();
+        let mut rest = split_words(line).into_iter();
+        while let Some(word) = rest.next() {
+            if word != "-s" {
+                words.push(word);
+                continue;
+            }
+            let Some(address) = rest.next() else { continue };
+            match network(&address) {
+                // iptables-save leaves out a match that always holds.
+                Some(net) if net.prefix_len() == 0 => {}
+                Some(net) => words.extend([word, net.to_string()]),
+                None => words.extend([word, address]),
+            }
+        }
+        Self(words)
+    }
+
+    fn is_in(&self, chain: Chain) -> bool {
+        self.0.get(1).is_some_and(|name| name == chain.name())
+    }
+}
+
+/// libc and Rust do not write every IPv6 address alike; parsed, they are equal.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// Words of a saved rule: double quotes group, a backslash escapes.
+fn split_words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let (mut quoted, mut begun) = (false, false);
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => (quoted, begun) = (!quoted, true),
+            '\\' => word.extend(chars.next()),
+            c if c.is_whitespace() && !quoted => {
+                if begun || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                begun = false;
+            }
+            c => word.push(c),
+        }
+    }
+    if begun || !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Redirection, Subnet};
+    use crate::rules::{Family, plan};
+
+    #[test]
+    fn the_plans_own_text_has_no_differences() {
+        let plan = example();
+        assert_eq!(
+            Saved::parse(&plan.restore_input(&plan.jumps)).differences(&plan),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn quotes_and_the_form_of_addresses_do_not_matter() {
+        let plan = example();
+        let text = plan
+            .restore_input(&plan.jumps)
+            .replace("-s ::102:304/128", "-s ::1.2.3.4/128")
+            .replace(" -s ::/0", "")
+            .replace("\"proxy-init/ignore-loopback\"", "proxy-init/ignore-loopback");
+        assert_ne!(text, plan.restore_input(&plan.jumps));
+        assert_eq!(Saved::parse(&text).differences(&plan), [""; 0]);
+    }
+
+    #[test]
+    fn a_missing_rule_is_named() {
+        let plan = example();
+        for rule in plan.rules.iter().chain(&plan.jumps) {
+            let text = plan.restore_input(&plan.jumps).replace(&format!("{rule}\n"), "");
+            assert_eq!(
+                Saved::parse(&text).differences(&plan),
+                [format!("missing: {rule}")]
+            );
+        }
+    }
+
+    #[test]
+    fn a_foreign_rule_and_a_changed_order_in_our_chains_are_told() {
+        let plan = example();
+        let text = plan.restore_input(&plan.jumps);
+        let foreign = text.replace("COMMIT", "-A PROXY_INIT_OUTPUT -j ACCEPT\nCOMMIT");
+        assert_eq!(
+            Saved::parse(&foreign).differences(&plan),
+            ["unexpected: -A PROXY_INIT_OUTPUT -j ACCEPT"]
+        );
+        let (first, second) = (plan.rules[0].to_string(), plan.rules[1].to_string());
+        let swapped = text
+            .replace(&first, "§")
+            .replace(&second, &first)
+            .replace('§', &second);
+        assert_eq!(
+            Saved::parse(&swapped).differences(&plan),
+            ["the rules of PROXY_INIT_REDIRECT are in another order or doubled"]
+        );
+    }
+
+    #[test]
+    fn a_jump_under_a_condition_is_not_ours() {
+        let plan = example();
+        let saved = Saved::parse("-A PREROUTING -i eth1 -j PROXY_INIT_REDIRECT\n");
+        assert_eq!(saved.missing_jumps(&plan), plan.jumps);
+    }
+
+    fn example() -> Plan {
+        let skip_subnets = ["fd00::/8", "::1.2.3.4/128", "::/0"]
+            .map(|text| Subnet::parse(text).unwrap())
+            .to_vec();
+        let redirection = Redirection {
+            incoming_port: 4143,
+            outgoing_port: 4140,
+            proxy_uid: Some(2102),
+            skip_subnets,
+            ..Default::default()
+        };
+        plan(&redirection, Family::V6)
+    }
+}
