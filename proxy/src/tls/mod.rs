@@ -1,1 +1,22 @@
-//! Mutual TLS between meshed pods.
+//! Mutual TLS between proxies, and from a proxy to its control plane: TLS 1.3 only, identities in SANs.
+//!
+//! [`Credentials`] are built once per rotation and published as a `Live<Credentials>`; each handshake reads the
+//! current ones. Nothing on the path of a request knows that rotation exists.
+
+mod anchors;
+pub mod client;
+mod credentials;
+mod error;
+pub mod server;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use self::anchors::TrustAnchors;
+pub use self::credentials::Credentials;
+pub use self::error::{Error, Refusal};
+
+/// The ALPN protocol under which a transport header follows the handshake.
+pub const TRANSPORT_HEADER_ALPN: &[u8] = b"transport.l5d.io/v1";
