@@ -15,6 +15,7 @@ pub struct Flags {
         long,
         value_name = "PORT",
         default_value = "",
+        hide_default_value = true,
         allow_hyphen_values = true
     )]
     pub incoming_proxy_port: String,
@@ -25,6 +26,7 @@ pub struct Flags {
         long,
         value_name = "PORT",
         default_value = "",
+        hide_default_value = true,
         allow_hyphen_values = true
     )]
     pub outgoing_proxy_port: String,
@@ -70,7 +72,7 @@ pub struct Flags {
     pub simulate: String,
 
     /// Not supported yet: program another network namespace
-    #[arg(long, value_name = "PATH", default_value = "")]
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub netns: String,
 
     /// Wait for the xtables lock
@@ -90,15 +92,15 @@ pub struct Flags {
     pub log_level: String,
 
     /// nft (the default; legacy and plain are not supported yet); overrides --firewall-bin-path
-    #[arg(long, value_name = "MODE", default_value = "")]
+    #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
     pub iptables_mode: String,
 
     /// Selects the mode by a program's name: iptables-nft
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub firewall_bin_path: String,
 
     /// Accepted and ignored: it follows from the mode
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub firewall_save_bin_path: String,
 
     /// Redirect IPv6 connections too

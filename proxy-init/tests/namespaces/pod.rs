@@ -1,0 +1,67 @@
+//! A pod is a network namespace: run something in one, run `outrigger-init` there, look at its tables.
+
+use outrigger_sys::netns;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::{panic, thread};
+
+/// Runs a test in a namespace of its own, where only `lo` exists.
+pub(crate) fn alone<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    on_thread(|| {
+        netns::isolate().expect("these tests run as root");
+        sh("ip link set lo up");
+        test()
+    })
+}
+
+/// Runs something in a namespace that has a name.
+pub(crate) fn at<T: Send + 'static>(netns: &Path, what: impl FnOnce() -> T + Send + 'static) -> T {
+    let netns = netns.to_owned();
+    on_thread(move || {
+        netns::enter(netns).unwrap();
+        what()
+    })
+}
+
+fn on_thread<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    thread::spawn(what)
+        .join()
+        .unwrap_or_else(|cause| panic::resume_unwind(cause))
+}
+
+/// Runs `outrigger-init` in the namespace of this thread, with its flags as one line.
+pub(crate) fn init(flags: &str) -> Output {
+    program().args(flags.split_whitespace()).output().unwrap()
+}
+
+/// Runs `outrigger-init`, which must succeed.
+pub(crate) fn redirect(flags: &str) {
+    let output = init(flags);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+pub(crate) fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_outrigger-init"))
+}
+
+/// The rules and own chains of table `nat`, as `iptables-nft-save` or `ip6tables-nft-save` shows them.
+pub(crate) fn saved(save: &str) -> Vec<String> {
+    let text = sh(&format!("{save} -t nat"));
+    let shown = |line: &&str| line.starts_with("-A ") || (line.starts_with(':') && line.contains(" - "));
+    text.lines().filter(shown).map(str::to_owned).collect()
+}
+
+/// Runs a line of shell, which must succeed, and answers its output.
+pub(crate) fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
