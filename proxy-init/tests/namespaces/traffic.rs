@@ -21,11 +21,17 @@ const APP: (u32, u32) = (1000, 1000);
 fn incoming_connections_reach_the_proxy_on_any_port_but_those_skipped() {
     let net = Net::with("-p 4143 -o 4140 -u 2102 --inbound-ports-to-ignore 9000,6000-8000");
     for pod in POD {
-        assert_eq!(net.from_peer(pod, 8080), format!("inbound proxy for {pod}:8080"));
-        assert_eq!(net.from_peer(pod, 5), format!("inbound proxy for {pod}:5"));
-        assert_eq!(net.from_peer(pod, 4143), format!("inbound proxy for {pod}:4143"));
-        assert_eq!(net.from_peer(pod, 9000), "app on 9000");
-        assert_eq!(net.from_peer(pod, 7070), "app on 7070");
+        assert_eq!(
+            net.answer_to_peer(pod, 8080),
+            format!("inbound proxy for {pod}:8080")
+        );
+        assert_eq!(net.answer_to_peer(pod, 5), format!("inbound proxy for {pod}:5"));
+        assert_eq!(
+            net.answer_to_peer(pod, 4143),
+            format!("inbound proxy for {pod}:4143")
+        );
+        assert_eq!(net.answer_to_peer(pod, 9000), "app on 9000");
+        assert_eq!(net.answer_to_peer(pod, 7070), "app on 7070");
     }
 }
 
@@ -33,19 +39,22 @@ fn incoming_connections_reach_the_proxy_on_any_port_but_those_skipped() {
 fn with_listed_ports_the_others_reach_the_application() {
     let net = Net::with("-p 4143 -o 4140 -u 2102 -r 8080 -r 9000 --inbound-ports-to-ignore 9000");
     for pod in POD {
-        assert_eq!(net.from_peer(pod, 8080), format!("inbound proxy for {pod}:8080"));
-        assert_eq!(net.from_peer(pod, 9000), "app on 9000");
-        assert_eq!(net.from_peer(pod, 7070), "app on 7070");
+        assert_eq!(
+            net.answer_to_peer(pod, 8080),
+            format!("inbound proxy for {pod}:8080")
+        );
+        assert_eq!(net.answer_to_peer(pod, 9000), "app on 9000");
+        assert_eq!(net.answer_to_peer(pod, 7070), "app on 7070");
     }
 }
 
 #[test]
 fn a_skipped_subnet_reaches_the_application_and_the_proxys_own_port_still_answers() {
     let net = Net::with("-p 4143 -o 4140 -u 2102 --subnets-to-ignore 10.77.0.0/24");
-    assert_eq!(net.from_peer(POD[0], 8080), "app on 8080");
-    assert!(net.from_peer(POD[0], 4143).starts_with("inbound proxy"));
+    assert_eq!(net.answer_to_peer(POD[0], 8080), "app on 8080");
+    assert!(net.answer_to_peer(POD[0], 4143).starts_with("inbound proxy"));
     assert_eq!(
-        net.from_peer(POD[1], 8080),
+        net.answer_to_peer(POD[1], 8080),
         format!("inbound proxy for {}:8080", POD[1])
     );
 }
@@ -55,11 +64,11 @@ fn outgoing_connections_reach_the_proxy_unless_they_are_its_own_or_skipped() {
     let net = Net::with("-p 4143 -o 4140 -u 2102 --outbound-ports-to-ignore 7001");
     for peer in PEER {
         assert_eq!(
-            net.from_pod(APP, peer, 7000),
+            net.answer_to_pod(APP, peer, 7000),
             format!("outbound proxy for {peer}:7000")
         );
-        assert_eq!(net.from_pod(APP, peer, 7001), "peer on 7001");
-        assert_eq!(net.from_pod(PROXY, peer, 7000), "peer on 7000");
+        assert_eq!(net.answer_to_pod(APP, peer, 7001), "peer on 7001");
+        assert_eq!(net.answer_to_pod(PROXY, peer, 7000), "peer on 7000");
     }
 }
 
@@ -67,9 +76,9 @@ fn outgoing_connections_reach_the_proxy_unless_they_are_its_own_or_skipped() {
 fn the_proxy_may_be_known_by_its_group_instead() {
     let net = Net::with("-p 4143 -o 4140 -g 2102");
     for peer in PEER {
-        assert_eq!(net.from_pod((1000, 2102), peer, 7000), "peer on 7000");
+        assert_eq!(net.answer_to_pod((1000, 2102), peer, 7000), "peer on 7000");
         assert_eq!(
-            net.from_pod((2102, 1000), peer, 7000),
+            net.answer_to_pod((2102, 1000), peer, 7000),
             format!("outbound proxy for {peer}:7000")
         );
     }
@@ -79,7 +88,7 @@ fn the_proxy_may_be_known_by_its_group_instead() {
 fn a_pod_that_talks_to_itself_passes_by_the_proxy() {
     let net = Net::with("-p 4143 -o 4140 -u 2102");
     for address in LOOPBACK.into_iter().chain(POD) {
-        assert_eq!(net.from_pod(APP, address, 8080), "app on 8080");
+        assert_eq!(net.answer_to_pod(APP, address, 8080), "app on 8080");
     }
 }
 
@@ -126,13 +135,13 @@ impl Net {
     }
 
     /// Who answers when the peer connects.
-    fn from_peer(&self, host: &str, port: u16) -> String {
+    fn answer_to_peer(&self, host: &str, port: u16) -> String {
         let addr = address(host, port);
         at(&self.peer, move || ask(addr))
     }
 
     /// Who answers when a process of this user and group in the pod connects.
-    fn from_pod(&self, (uid, gid): (u32, u32), host: &str, port: u16) -> String {
+    fn answer_to_pod(&self, (uid, gid): (u32, u32), host: &str, port: u16) -> String {
         let addr = address(host, port);
         at(&self.pod, move || {
             // These two count for the thread alone, and decide whose the socket is.
