@@ -4,6 +4,8 @@
 //! its own (`destination::destination_client::DestinationClient`). A field that the contract has and this version
 //! does not honour is here too: what reads a message can refuse it, and what writes one can be complete.
 
+pub mod decode;
+
 /// A package of the contract, as generated.
 macro_rules! package {
     ($(#[$doc:meta])* $name:ident, $package:literal) => {
