@@ -1,0 +1,126 @@
+//! The two directions of traffic.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::env::Reader;
+use crate::config::http::{self, Http2Client, Http2Server, Pool, Queue};
+use crate::config::socket::{self, Accept, Connect};
+use crate::config::value::{Addresses, Listeners, PortSet};
+use crate::config::vars;
+
+/// Traffic from the application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outbound {
+    /// Where it arrives: one address, or two for IPv4 and IPv6.
+    pub listen: Vec<SocketAddr>,
+    /// Options of accepted sockets.
+    pub accept: Accept,
+    /// How connections to other pods are opened.
+    pub connect: Connect,
+    /// How long to wait for the first bytes before calling a connection opaque.
+    pub detect_timeout: Duration,
+    /// Requests that wait for an endpoint.
+    pub http_queue: Queue,
+    /// Connections that wait for an endpoint.
+    pub tcp_queue: Queue,
+    /// Requests in flight; more are shed.
+    pub max_in_flight: usize,
+    /// HTTP/1 connections to an endpoint.
+    pub pool: Pool,
+    /// HTTP/2 to endpoints.
+    pub http2_client: Http2Client,
+    /// HTTP/2 from the application.
+    pub http2_server: Http2Server,
+    /// How long what is known of a destination is kept after its last use.
+    pub discovery_idle: Duration,
+    /// Whether `l5d-proxy-error`, `l5d-proxy-connection` and `grpc-message` are shown to the application.
+    pub informational_headers: bool,
+    /// The pod's addresses: endpoints with these are reached without TLS.
+    pub local_ips: Addresses,
+}
+
+/// Traffic to the application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inbound {
+    /// Where it arrives.
+    pub listen: SocketAddr,
+    /// Options of accepted sockets.
+    pub accept: Accept,
+    /// How connections to the application are opened.
+    pub connect: Connect,
+    /// How long to wait for the first bytes, of TLS and then of the protocol, before calling a connection opaque.
+    pub detect_timeout: Duration,
+    /// Requests that wait for the application.
+    pub http_queue: Queue,
+    /// Requests in flight; more are shed.
+    pub max_in_flight: usize,
+    /// HTTP/1 connections to a port of the application.
+    pub pool: Pool,
+    /// HTTP/2 to the application.
+    pub http2_client: Http2Client,
+    /// HTTP/2 from the mesh.
+    pub http2_server: Http2Server,
+    /// How long what is known of a port is kept after its last use.
+    pub discovery_idle: Duration,
+    /// Ports whose policies are watched from the start; the admin port is among them.
+    pub ports: PortSet,
+    /// The pod's addresses: connections to others are refused. Empty: to any.
+    pub allowed_ips: Addresses,
+}
+
+/// Reads what concerns traffic from the application.
+pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
+    let single = r.read(&vars::OUTBOUND_LISTEN_ADDR);
+    let listen = r.optional(&vars::OUTBOUND_LISTEN_ADDRS);
+    let ingress = r.read(&vars::INGRESS_MODE);
+    let quiet = r.optional(&vars::OUTBOUND_DISABLE_INFORMATIONAL_HEADERS);
+    Outbound {
+        listen: listen.map_or_else(|| vec![single], |Listeners(addresses)| addresses),
+        accept: socket::outbound_accept(r),
+        connect: socket::outbound_connect(r),
+        detect_timeout: r.read(&vars::OUTBOUND_DETECT_TIMEOUT),
+        http_queue: Queue {
+            capacity: r.read(&vars::OUTBOUND_HTTP_QUEUE_CAPACITY),
+            fail_fast: r.read(&vars::OUTBOUND_HTTP_FAILFAST_TIMEOUT),
+        },
+        tcp_queue: Queue {
+            capacity: r.read(&vars::OUTBOUND_TCP_QUEUE_CAPACITY),
+            fail_fast: r.read(&vars::OUTBOUND_TCP_FAILFAST_TIMEOUT),
+        },
+        max_in_flight: r.read(&vars::OUTBOUND_MAX_IN_FLIGHT),
+        pool: Pool {
+            max_idle: r.read(&vars::OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),
+            idle_timeout: r.read(&vars::OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT),
+        },
+        http2_client: http::client(r),
+        http2_server: http::outbound_server(r),
+        discovery_idle: r.read(&vars::OUTBOUND_DISCOVERY_IDLE_TIMEOUT),
+        informational_headers: !quiet.unwrap_or(ingress),
+        local_ips: r.optional(&vars::INBOUND_IPS).unwrap_or_default(),
+    }
+}
+
+/// Reads what concerns traffic to the application.
+pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound {
+    Inbound {
+        listen: r.read(&vars::INBOUND_LISTEN_ADDR),
+        accept: socket::inbound_accept(r),
+        connect: socket::inbound_connect(r),
+        detect_timeout: r.read(&vars::INBOUND_DETECT_TIMEOUT),
+        http_queue: Queue {
+            capacity: r.read(&vars::INBOUND_HTTP_QUEUE_CAPACITY),
+            fail_fast: r.read(&vars::INBOUND_HTTP_FAILFAST_TIMEOUT),
+        },
+        max_in_flight: r.read(&vars::INBOUND_MAX_IN_FLIGHT),
+        pool: Pool {
+            max_idle: r.read(&vars::INBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),
+            idle_timeout: r.read(&vars::INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT),
+        },
+        http2_client: http::client(r),
+        http2_server: http::inbound_server(r),
+        discovery_idle: r.read(&vars::INBOUND_DISCOVERY_IDLE_TIMEOUT),
+        ports: r.read(&vars::INBOUND_PORTS).with(admin_port),
+        allowed_ips: r.optional(&vars::INBOUND_IPS).unwrap_or_default(),
+    }
+}
