@@ -2,7 +2,7 @@
 
 use crate::check::Saved;
 use crate::config::Config;
-use crate::rules::{Family, Plan, plan};
+use crate::rules::{Family, Plan, Rule, plan};
 use std::io::{self, Write};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::{fs, thread};
@@ -33,7 +33,7 @@ pub enum Error {
     /// The table holds rules that iptables cannot show, so nothing could be checked.
     #[error(
         "{tool} cannot show table nat: it holds rules made by another program (nft?); \
-         remove them from the pod's namespace, nothing was changed"
+         remove them from the pod's namespace"
     )]
     Foreign {
         /// The program.
@@ -60,51 +60,58 @@ pub fn all(config: &Config) -> Result<(), Error> {
             "neither --proxy-uid nor --proxy-gid is given: the proxy's own connections will be redirected to itself"
         );
     }
+    let ipv6 = Ipv6::at(IPV6_ADDRESSES);
     let mut changes = Vec::new();
     for family in Family::of(config.ipv6) {
+        if (*family, ipv6) == (Family::V6, Ipv6::Absent) {
+            tracing::warn!("this kernel has no IPv6: ip6tables is left alone");
+            continue;
+        }
         let plan = plan(&config.redirection, *family);
-        if let Some(saved) = read(*family)? {
+        if let Some(saved) = tolerate(save(*family), *family, ipv6)? {
             changes.push((saved.missing_jumps(&plan), plan));
         }
     }
     for (missing, plan) in changes {
-        restore(&plan, &plan.restore_input(&missing), config.wait)?;
-        verify(&plan)?;
-        tracing::info!(family = ?plan.family, rules = plan.rules.len(), "redirection stands");
+        let stands = restore(&plan, &missing, config.wait).and_then(|()| verify(&plan));
+        if tolerate(stands, plan.family, ipv6)?.is_some() {
+            tracing::info!(family = ?plan.family, rules = plan.rules.len(), "redirection stands");
+        }
     }
     Ok(())
 }
 
-/// The table as it is; `None` where the pod has no IPv6, so that nothing can pass by the proxy over it.
-fn read(family: Family) -> Result<Option<Saved>, Error> {
-    match (family, ipv6()) {
-        (Family::V6, Ipv6::Absent) => {
-            tracing::warn!(
-                "this kernel has no IPv6: ip6tables is left alone (--ipv6=false says so beforehand)"
-            );
+/// Without an IPv6 address nothing can pass by the proxy over IPv6: a node without ip6tables must not stop such a pod.
+fn tolerate<T>(result: Result<T, Error>, family: Family, ipv6: Ipv6) -> Result<Option<T>, Error> {
+    match result {
+        Err(error) if (family, ipv6) == (Family::V6, Ipv6::Unused) => {
+            tracing::warn!("no interface has an IPv6 address, so IPv6 goes without redirection: {error}");
             Ok(None)
         }
-        (Family::V6, Ipv6::Unused) => Ok(save(family)
-            .inspect_err(|error| {
-                tracing::warn!("no interface has an IPv6 address, so ip6tables is left alone: {error}");
-            })
-            .ok()),
-        _ => save(family).map(Some),
+        result => result.map(Some),
     }
 }
 
+/// The addresses in the namespace of this thread.
+const IPV6_ADDRESSES: &str = "/proc/thread-self/net/if_inet6";
+
+/// Whether the pod has IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ipv6 {
+    /// The kernel does not know the protocol.
     Absent,
+    /// Not even `lo` has an address.
     Unused,
     InUse,
 }
 
-/// The list of IPv6 addresses in this thread's namespace tells: no file without the protocol, no line without an address.
-fn ipv6() -> Ipv6 {
-    match fs::read("/proc/thread-self/net/if_inet6") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ipv6::Absent,
-        Ok(addresses) if addresses.is_empty() => Ipv6::Unused,
-        _ => Ipv6::InUse,
+impl Ipv6 {
+    fn at(addresses: &str) -> Self {
+        match fs::read(addresses) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Absent,
+            Ok(addresses) if addresses.is_empty() => Self::Unused,
+            _ => Self::InUse,
+        }
     }
 }
 
@@ -119,8 +126,9 @@ fn save(family: Family) -> Result<Saved, Error> {
     Ok(Saved::parse(&text))
 }
 
-fn restore(plan: &Plan, input: &str, wait: bool) -> Result<(), Error> {
+fn restore(plan: &Plan, missing: &[Rule], wait: bool) -> Result<(), Error> {
     let tool = plan.family.restore();
+    let input = plan.restore_input(missing);
     for line in input.lines() {
         tracing::info!("{tool}: {line}");
     }
@@ -129,7 +137,7 @@ fn restore(plan: &Plan, input: &str, wait: bool) -> Result<(), Error> {
     } else {
         &["--noflush"]
     };
-    let output = run(plan.family, tool, args, input)?;
+    let output = run(plan.family, tool, args, &input)?;
     let said = printed(&output);
     if !said.is_empty() {
         tracing::info!("{tool}: {said}");
@@ -206,6 +214,13 @@ fn hint(family: Family, said: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_without_ipv6_and_a_pod_without_an_address_are_told_apart() {
+        assert_eq!(Ipv6::at("/proc/thread-self/net/no-such-protocol"), Ipv6::Absent);
+        assert_eq!(Ipv6::at("/dev/null"), Ipv6::Unused);
+        assert_eq!(Ipv6::at("/proc/thread-self/stat"), Ipv6::InUse);
+    }
 
     #[test]
     fn input_larger_than_a_pipe_arrives_whole() {

@@ -139,6 +139,7 @@ mod tests {
     use super::*;
     use crate::config::{Redirection, Subnet};
     use crate::rules::{Family, plan};
+    use proptest::prelude::*;
 
     #[test]
     fn the_plans_own_text_has_no_differences() {
@@ -198,6 +199,21 @@ mod tests {
         let plan = example();
         let saved = Saved::parse("-A PREROUTING -i eth1 -j PROXY_INIT_REDIRECT\n");
         assert_eq!(saved.missing_jumps(&plan), plan.jumps);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_compared_and_is_not_mistaken_for_the_plan(text in "(-A PROXY_INIT_OUTPUT|-s|\\PC|\n)*") {
+            let plan = example();
+            prop_assert!(Saved::parse(&text).differences(&plan).len() >= plan.jumps.len());
+        }
+
+        #[test]
+        fn quoted_words_come_back_as_they_were(words in prop::collection::vec("[a-z\"\\\\ /]*", 0..5)) {
+            let quote = |word: &String| format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""));
+            let line = words.iter().map(quote).collect::<Vec<_>>().join(" ");
+            prop_assert_eq!(split_words(&line), words);
+        }
     }
 
     fn example() -> Plan {

@@ -2,7 +2,7 @@
 
 use crate::pod::{alone, init, program, redirect, saved, sh};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::symlink;
 
 /// What Linkerd's proxy-init leaves behind for the same flags (k8s spec §1.4).
 const LINKERDS_DUMP: &str = r#":PROXY_INIT_OUTPUT - [0:0]
@@ -176,28 +176,61 @@ fn a_table_that_iptables_cannot_show_is_refused_before_any_change() {
 
 #[test]
 fn a_rule_that_was_accepted_and_is_not_there_is_an_error_that_names_it() {
-    let tools = liars();
-    let output = program()
-        .args("-p 4143 -o 4140 -u 2102 --ipv6=false --log-level error".split(' '))
-        .env("PATH", format!("{tools}:/usr/bin:/bin"))
-        .output()
-        .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let tools = stand_ins(
+        "liars",
+        ["iptables-nft-save", "iptables-nft-restore"],
+        "cat >/dev/null",
+    );
+    let (code, said) = init_with(&tools, "-p 4143 -o 4140 -u 2102 --ipv6=false --log-level error");
+    assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("missing: -A PROXY_INIT_OUTPUT -m owner --uid-owner 2102"),
         "{said}"
     );
 }
 
-/// A directory of programs that say yes and do nothing.
-fn liars() -> String {
-    let tools = format!("{}/liars", env!("CARGO_TARGET_TMPDIR"));
-    fs::create_dir_all(&tools).unwrap();
-    for tool in ["iptables-nft-save", "iptables-nft-restore"] {
-        let path = format!("{tools}/{tool}");
-        fs::write(&path, "#!/bin/sh\ncat >/dev/null\n").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+#[test]
+fn a_node_without_ip6tables_stops_only_a_pod_that_has_ipv6() {
+    for (broken, dir) in [
+        ("ip6tables-nft-save", "no-save"),
+        ("ip6tables-nft-restore", "no-restore"),
+    ] {
+        alone(move || {
+            let tools = stand_ins(dir, [broken], "/bin/false");
+            let (code, said) = init_with(&tools, "-p 4143 -o 4140 -u 2102");
+            assert_eq!(code, Some(1), "{said}");
+            assert!(
+                said.contains(broken) && said.contains("pass --ipv6=false"),
+                "{said}"
+            );
+
+            sh("ip link set lo down");
+            let (code, said) = init_with(&tools, "-p 4143 -o 4140 -u 2102");
+            assert_eq!(code, Some(0), "{said}");
+            assert!(said.contains("no interface has an IPv6 address"), "{said}");
+            assert!(!saved("iptables-nft-save").is_empty());
+        });
     }
-    tools
+}
+
+/// Runs the program with a directory of other tools before the real ones: its exit code, and what it logged.
+fn init_with(tools: &str, flags: &str) -> (Option<i32>, String) {
+    let path = format!("{tools}:/usr/sbin:/usr/bin:/sbin:/bin");
+    let output = program()
+        .args(flags.split(' '))
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// A directory of tools which are all one other program: `true` or `false`.
+fn stand_ins<const N: usize>(dir: &str, tools: [&str; N], program: &str) -> String {
+    let dir = format!("{}/{dir}", env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(&dir).unwrap();
+    for tool in tools {
+        // Links of an earlier run are as good as new ones.
+        let _ = symlink(program, format!("{dir}/{tool}"));
+    }
+    dir
 }
