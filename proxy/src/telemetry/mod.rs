@@ -1,1 +1,20 @@
 //! What is observed: metrics, logs.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`registry`] | every family that `/metrics` prints, and how long a label set is remembered |
+//! | [`metric`] | counters, gauges and histograms: plain atomics |
+//! | [`text`] | the Prometheus text format, in Linkerd's two dialects |
+//! | [`labels`] | label groups with the exact names and order that dashboards query |
+//! | [`http`], [`transport`] | the families that both directions share |
+
+pub mod http;
+pub mod labels;
+pub mod metric;
+pub mod registry;
+pub mod text;
+pub mod transport;
+
+pub use metric::{Counter, Gauge, Histogram};
+pub use registry::{Family, Registry};
+pub use text::Name;

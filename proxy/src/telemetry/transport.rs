@@ -1,0 +1,252 @@
+//! The TCP families that both directions share: connections and bytes.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::telemetry::http::EndpointLabels;
+use crate::telemetry::labels::{Direction, NoTls, Srv, Target, TlsAccept, TlsConnect};
+use crate::telemetry::metric::{Counter, Gauge};
+use crate::telemetry::registry::{Family, Registry};
+use crate::telemetry::text::{EncodeLabels, LabelWriter};
+
+/// Connections and bytes.
+#[derive(Clone, Debug)]
+pub struct TransportMetrics {
+    /// Connections opened.
+    pub tcp_open_total: Family<Arc<TransportLabels>, Counter>,
+    /// Connections open now.
+    pub tcp_open_connections: Family<Arc<TransportLabels>, Gauge>,
+    /// Connections closed, by OS error.
+    pub tcp_close_total: Family<CloseLabels, Counter>,
+    /// Bytes read from peers.
+    pub tcp_read_bytes_total: Family<Arc<TransportLabels>, Counter>,
+    /// Bytes written to peers.
+    pub tcp_write_bytes_total: Family<Arc<TransportLabels>, Counter>,
+}
+
+/// One side of a connection that this proxy carries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TransportLabels {
+    /// A client connected to the application beside this proxy (`peer="src"`).
+    InboundAccept {
+        /// The address that the client connected to.
+        target: Target,
+        /// How it arrived.
+        tls: TlsAccept,
+        /// What the port is under.
+        srv: Srv,
+    },
+    /// This proxy connected to the application beside it (`peer="dst"`).
+    InboundConnect,
+    /// The application beside this proxy connected to something (`peer="src"`).
+    OutboundAccept {
+        /// The address that it connected to.
+        target: Target,
+    },
+    /// This proxy connected to an endpoint (`peer="dst"`); [`EndpointLabels::Outbound`].
+    OutboundConnect(Arc<EndpointLabels>),
+}
+
+/// Labels of `tcp_close_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CloseLabels {
+    /// The side.
+    pub transport: Arc<TransportLabels>,
+    /// Name of the OS error; empty when it ended well.
+    pub errno: &'static str,
+}
+
+/// The metrics of one kind of connection, resolved.
+#[derive(Debug)]
+pub struct TransportHandle {
+    /// Bytes read from the peer; hand it to whoever counts.
+    pub read: Arc<Counter>,
+    /// Bytes written to the peer.
+    pub written: Arc<Counter>,
+    open_total: Arc<Counter>,
+    open: Arc<Gauge>,
+    close_total: Family<CloseLabels, Counter>,
+    labels: Arc<TransportLabels>,
+}
+
+/// A connection that counts as open until this is closed or dropped.
+#[derive(Debug)]
+pub struct OpenTransport {
+    handle: Arc<TransportHandle>,
+    errno: &'static str,
+}
+
+impl TransportMetrics {
+    /// Registers the families.
+    pub fn register(registry: &mut Registry) -> Self {
+        Self {
+            tcp_open_total: registry.counter("tcp_open_total", "Total count of opened connections"),
+            tcp_open_connections: registry
+                .gauge("tcp_open_connections", "Number of currently-open connections"),
+            tcp_close_total: registry.counter("tcp_close_total", "Total count of closed connections"),
+            tcp_read_bytes_total: registry
+                .counter("tcp_read_bytes_total", "Total count of bytes read from peers"),
+            tcp_write_bytes_total: registry
+                .counter("tcp_write_bytes_total", "Total count of bytes written to peers"),
+        }
+    }
+
+    /// The metrics of connections with these labels. Resolve once per connection or endpoint.
+    pub fn handle(&self, labels: TransportLabels) -> Arc<TransportHandle> {
+        let labels = Arc::new(labels);
+        Arc::new(TransportHandle {
+            read: self.tcp_read_bytes_total.handle(labels.clone()),
+            written: self.tcp_write_bytes_total.handle(labels.clone()),
+            open_total: self.tcp_open_total.handle(labels.clone()),
+            open: self.tcp_open_connections.handle(labels.clone()),
+            close_total: self.tcp_close_total.clone(),
+            labels,
+        })
+    }
+}
+
+impl TransportHandle {
+    /// Counts a connection as open.
+    pub fn open(self: &Arc<Self>) -> OpenTransport {
+        self.open_total.inc();
+        self.open.inc();
+        OpenTransport {
+            handle: self.clone(),
+            errno: "",
+        }
+    }
+}
+
+impl OpenTransport {
+    /// Bytes read from the peer.
+    pub fn read(&self) -> &Arc<Counter> {
+        &self.handle.read
+    }
+
+    /// Bytes written to the peer.
+    pub fn written(&self) -> &Arc<Counter> {
+        &self.handle.written
+    }
+
+    /// Counts it as closed: without an error, or with the error's name ([`errno`]).
+    pub fn close(mut self, errno: Option<&'static str>) {
+        self.errno = errno.unwrap_or("");
+    }
+}
+
+impl Drop for OpenTransport {
+    fn drop(&mut self) {
+        self.handle.open.dec();
+        let labels = CloseLabels {
+            transport: self.handle.labels.clone(),
+            errno: self.errno,
+        };
+        self.handle.close_total.handle(labels).inc();
+    }
+}
+
+/// The name of the OS error behind an I/O error (`errno.h`); `EIO` for what has no name here.
+pub fn errno(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "ECONNREFUSED",
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => "ECONNRESET",
+        io::ErrorKind::ConnectionAborted => "ECONNABORTED",
+        io::ErrorKind::BrokenPipe => "EPIPE",
+        io::ErrorKind::TimedOut => "ETIMEDOUT",
+        io::ErrorKind::HostUnreachable => "EHOSTUNREACH",
+        io::ErrorKind::NetworkUnreachable => "ENETUNREACH",
+        io::ErrorKind::NetworkDown => "ENETDOWN",
+        io::ErrorKind::NotConnected => "ENOTCONN",
+        io::ErrorKind::AddrNotAvailable => "EADDRNOTAVAIL",
+        io::ErrorKind::AddrInUse => "EADDRINUSE",
+        io::ErrorKind::PermissionDenied => "EACCES",
+        io::ErrorKind::InvalidData => "EPROTO",
+        _ => "EIO",
+    }
+}
+
+impl EncodeLabels for TransportLabels {
+    const DOC: &'static str = "direction, peer, *inbound src:* target_*, tls …, srv_* *inbound dst:* tls … *outbound src:* target_*, tls … *outbound dst:* authority?, target_*, tls …, dst_*";
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        let (direction, peer) = match self {
+            Self::InboundAccept { .. } => (Direction::Inbound, "src"),
+            Self::InboundConnect => (Direction::Inbound, "dst"),
+            Self::OutboundAccept { .. } => (Direction::Outbound, "src"),
+            Self::OutboundConnect(_) => (Direction::Outbound, "dst"),
+        };
+        direction.encode(out);
+        out.label("peer", peer);
+        match self {
+            Self::InboundAccept { target, tls, srv } => {
+                target.encode(out);
+                tls.encode(out);
+                srv.encode(out);
+            }
+            Self::InboundConnect => TlsConnect::NoIdentity(NoTls::Loopback).encode(out),
+            Self::OutboundAccept { target } => {
+                target.encode(out);
+                TlsAccept::NoIdentity(NoTls::Loopback).encode(out);
+            }
+            Self::OutboundConnect(endpoint) => endpoint.encode_undirected(out),
+        }
+    }
+}
+
+impl EncodeLabels for Arc<TransportLabels> {
+    const DOC: &'static str = TransportLabels::DOC;
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        TransportLabels::encode(self, out);
+    }
+}
+
+impl EncodeLabels for CloseLabels {
+    const DOC: &'static str = "as `tcp_open_total`, errno";
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        self.transport.encode(out);
+        out.label("errno", self.errno);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn accepted() -> TransportLabels {
+        TransportLabels::OutboundAccept {
+            target: Target("10.0.0.1:80".parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_dropped_counts_as_closed() {
+        let mut registry = Registry::new(Duration::from_secs(60));
+        let handle = TransportMetrics::register(&mut registry).handle(accepted());
+        handle.open().close(Some("ECONNRESET"));
+        drop(handle.open());
+        let text = registry.encode(Instant::now());
+        for line in ["errno=\"ECONNRESET\"} 1", "errno=\"\"} 1", "loopback\"} 2"] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        assert_eq!(handle.open.value(), 0);
+    }
+
+    #[test]
+    fn an_open_connection_shows_its_bytes() {
+        let mut registry = Registry::new(Duration::from_secs(60));
+        let open = TransportMetrics::register(&mut registry)
+            .handle(accepted())
+            .open();
+        open.read().add(7);
+        let series = "tcp_read_bytes_total{direction=\"outbound\",peer=\"src\",target_addr=\"10.0.0.1:80\",\
+            target_ip=\"10.0.0.1\",target_port=\"80\",tls=\"no_identity\",no_tls_reason=\"loopback\"} 7\n";
+        let text = registry.encode(Instant::now());
+        assert!(text.contains(series), "{text}");
+    }
+
+    #[test]
+    fn an_os_error_is_known_by_its_name() {
+        assert_eq!(errno(&io::Error::from_raw_os_error(104)), "ECONNRESET");
+        assert_eq!(errno(&io::Error::other("what?")), "EIO");
+    }
+}
