@@ -3,7 +3,7 @@
 use outrigger_sys::netns;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::{panic, thread};
+use std::{fs, panic, thread};
 
 /// Runs a test in a namespace of its own, where only `lo` exists.
 pub(crate) fn alone<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
@@ -44,7 +44,9 @@ pub(crate) fn redirect(flags: &str) {
     );
 }
 
+/// The program, to be run in the namespace of this thread.
 pub(crate) fn program() -> Command {
+    must_not_be_the_machines();
     Command::new(env!("CARGO_BIN_EXE_outrigger-init"))
 }
 
@@ -57,6 +59,7 @@ pub(crate) fn saved(save: &str) -> Vec<String> {
 
 /// Runs a line of shell, which must succeed, and answers its output.
 pub(crate) fn sh(line: &str) -> String {
+    must_not_be_the_machines();
     let output = Command::new("sh").args(["-c", line]).output().unwrap();
     assert!(
         output.status.success(),
@@ -64,4 +67,11 @@ pub(crate) fn sh(line: &str) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// A test that forgot its namespace would redirect the connections of the whole machine: it fails here first.
+fn must_not_be_the_machines() {
+    let [own, machines] =
+        ["/proc/thread-self/ns/net", "/proc/self/ns/net"].map(|path| fs::read_link(path).unwrap());
+    assert_ne!(own, machines, "a test outside a namespace of its own");
 }

@@ -176,17 +176,19 @@ fn a_table_that_iptables_cannot_show_is_refused_before_any_change() {
 
 #[test]
 fn a_rule_that_was_accepted_and_is_not_there_is_an_error_that_names_it() {
-    let tools = stand_ins(
-        "liars",
-        ["iptables-nft-save", "iptables-nft-restore"],
-        "cat >/dev/null",
-    );
-    let (code, said) = init_with(&tools, "-p 4143 -o 4140 -u 2102 --ipv6=false --log-level error");
-    assert_eq!(code, Some(1), "{said}");
-    assert!(
-        said.contains("missing: -A PROXY_INIT_OUTPUT -m owner --uid-owner 2102"),
-        "{said}"
-    );
+    alone(|| {
+        let tools = stand_ins(
+            "liars",
+            ["iptables-nft-save", "iptables-nft-restore"],
+            "/bin/true",
+        );
+        let (code, said) = init_with(&tools, "-p 4143 -o 4140 -u 2102 --ipv6=false --log-level error");
+        assert_eq!(code, Some(1), "{said}");
+        assert!(
+            said.contains("missing: -A PROXY_INIT_OUTPUT -m owner --uid-owner 2102"),
+            "{said}"
+        );
+    });
 }
 
 #[test]
@@ -229,8 +231,10 @@ fn stand_ins<const N: usize>(dir: &str, tools: [&str; N], program: &str) -> Stri
     let dir = format!("{}/{dir}", env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(&dir).unwrap();
     for tool in tools {
-        // Links of an earlier run are as good as new ones.
-        let _ = symlink(program, format!("{dir}/{tool}"));
+        let link = format!("{dir}/{tool}");
+        // One of an earlier run may point elsewhere.
+        let _ = fs::remove_file(&link);
+        symlink(program, link).unwrap();
     }
     dir
 }
