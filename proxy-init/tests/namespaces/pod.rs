@@ -75,3 +75,9 @@ fn must_not_be_the_machines() {
         ["/proc/thread-self/ns/net", "/proc/self/ns/net"].map(|path| fs::read_link(path).unwrap());
     assert_ne!(own, machines, "a test outside a namespace of its own");
 }
+
+#[test]
+#[should_panic(expected = "outside a namespace of its own")]
+fn nothing_runs_in_the_machines_own_namespace() {
+    sh("true");
+}
