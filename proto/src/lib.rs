@@ -5,6 +5,7 @@
 //! does not honour is here too: what reads a message can refuse it, and what writes one can be complete.
 
 pub mod decode;
+pub mod encode;
 
 /// A package of the contract, as generated.
 macro_rules! package {

@@ -33,8 +33,8 @@ pub(super) fn authorization(authz: &Authz) -> Result<Authorization, DecodeError>
     })
 }
 
-/// What every server of the control plane allows besides: the workload itself.
-pub(super) fn localhost() -> Authorization {
+/// `default:localhost`, which every server of the control plane allows besides its own list: the workload itself.
+pub fn localhost() -> Authorization {
     let nets = [
         IpNet::from(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 32)),
         IpNet::from(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),

@@ -14,7 +14,7 @@ mod meta;
 pub mod outbound;
 mod route;
 
-pub use authz::MAX_AUTHORIZATIONS;
+pub use authz::{MAX_AUTHORIZATIONS, localhost};
 pub use endpoint::{MAX_ENDPOINTS, MAX_LABELS};
 pub use error::DecodeError;
 pub use route::{MAX_ROUTES, MAX_RULES};
