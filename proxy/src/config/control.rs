@@ -136,15 +136,19 @@ pub(in crate::config) fn service(
 }
 
 fn discovery(r: &mut Reader<'_>, detect_timeout: Duration) -> Option<Discovery> {
-    let default_inbound = default_inbound(r, detect_timeout);
     let workload = r.required(
         &vars::POLICY_WORKLOAD,
         "the policy controller has to be told who asks",
     );
+    let (context, profile_networks) = (
+        r.read(&vars::DESTINATION_CONTEXT),
+        r.read(&vars::DESTINATION_PROFILE_NETWORKS),
+    );
+    let default_inbound = default_inbound(r, detect_timeout);
     Some(Discovery {
         workload: workload?,
-        context: r.read(&vars::DESTINATION_CONTEXT),
-        profile_networks: r.read(&vars::DESTINATION_PROFILE_NETWORKS),
+        context,
+        profile_networks,
         default_inbound,
     })
 }

@@ -57,15 +57,11 @@ pub fn process(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// The names of this process's variables that begin like ours and that nothing reads.
-pub fn unknown(rows: &[Row]) -> Vec<String> {
-    let known = |name: &str| {
-        rows.iter()
-            .any(|row| row.name == name || row.aliases.contains(&name))
-    };
+/// The names of this process's variables that begin like ours, and that nothing reads.
+pub fn unknown(is_known: impl Fn(&str) -> bool) -> Vec<String> {
     let mut names: Vec<_> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("LINKERD2_PROXY_") && !known(name))
+        .filter(|name| name.starts_with("LINKERD2_PROXY_") && !is_known(name))
         .collect();
     names.sort();
     names

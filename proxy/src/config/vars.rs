@@ -336,6 +336,11 @@ pub fn rows() -> impl Iterator<Item = &'static Row> {
     SECTIONS.iter().flat_map(|(_, rows)| rows.iter())
 }
 
+/// Whether a variable of this name is read, under its first name or another.
+pub fn is_known(name: &str) -> bool {
+    rows().any(|row| row.name == name || row.aliases.contains(&name))
+}
+
 /// The text of `docs/configuration.md`.
 pub fn markdown() -> String {
     let mut text = String::from(PREFACE);
