@@ -112,7 +112,7 @@ fn read(changes: &[(&str, Option<&str>)]) -> Result<(Config, Vec<Warning>), Erro
         let set = CHART.iter().find(|(known, _)| *known == name);
         let set = set
             .map(|(_, value)| *value)
-            .or((name == "IDENTITY_TRUST_ANCHORS").then_some(&*anchors));
+            .or_else(|| (name == "IDENTITY_TRUST_ANCHORS").then_some(&*anchors));
         changed.map_or(set, |(_, value)| *value).map(OsString::from)
     };
     Config::from_env(&find)
