@@ -117,17 +117,6 @@ pub enum DetectResult {
     Error,
 }
 
-/// How a response is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Class {
-    /// Whether it counts as a success.
-    pub success: bool,
-    /// The gRPC status code, of gRPC responses.
-    pub grpc_status: Option<u16>,
-    /// Why there is no whole response: `timeout`, `h2(REASON)`, `unclassified`; empty when there is.
-    pub error: &'static str,
-}
-
 impl Direction {
     /// The value of the label.
     pub fn as_str(self) -> &'static str {
@@ -250,7 +239,7 @@ impl EncodeLabels for Parent {
         out.label("parent_kind", &parent.kind);
         out.label("parent_namespace", &parent.namespace);
         out.label("parent_name", &parent.name);
-        optional(out, "parent_port", parent.port);
+        out.optional_label("parent_port", parent.port);
         out.label("parent_section_name", &parent.section);
     }
 }
@@ -275,7 +264,7 @@ impl EncodeLabels for Backend {
         out.label("backend_kind", &backend.kind);
         out.label("backend_namespace", &backend.namespace);
         out.label("backend_name", &backend.name);
-        optional(out, "backend_port", backend.port);
+        out.optional_label("backend_port", backend.port);
         out.label("backend_section_name", &backend.section);
     }
 }
@@ -291,23 +280,6 @@ impl EncodeLabels for DetectResult {
             Self::Error => "error",
         };
         out.label("result", result);
-    }
-}
-
-impl EncodeLabels for Class {
-    const DOC: &'static str = "classification, grpc_status, error";
-    fn encode(&self, out: &mut LabelWriter<'_>) {
-        out.label("classification", if self.success { "success" } else { "failure" });
-        optional(out, "grpc_status", self.grpc_status);
-        out.label("error", self.error);
-    }
-}
-
-/// An absent number is printed as an empty value, as Linkerd prints it.
-fn optional(out: &mut LabelWriter<'_>, name: &str, value: Option<u16>) {
-    match value {
-        Some(value) => out.label(name, value),
-        None => out.label(name, ""),
     }
 }
 
@@ -357,16 +329,5 @@ mod tests {
             parent.ends_with(r#"parent_name="unknown",parent_port="",parent_section_name="""#),
             "{parent}"
         );
-    }
-
-    #[test]
-    fn an_http_response_without_grpc_has_an_empty_grpc_status() {
-        let class = Class {
-            success: true,
-            grpc_status: None,
-            error: "",
-        };
-        let expected = r#"classification="success",grpc_status="",error="""#;
-        assert_eq!(text(&class), expected);
     }
 }

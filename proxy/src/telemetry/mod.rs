@@ -7,7 +7,9 @@
 //! | [`text`] | the Prometheus text format, in Linkerd's two dialects |
 //! | [`labels`] | label groups with the exact names and order that dashboards query |
 //! | [`http`], [`transport`] | the families that both directions share |
+//! | [`handles`] | the HTTP metrics of one endpoint, resolved |
 
+pub mod handles;
 pub mod http;
 pub mod labels;
 pub mod metric;

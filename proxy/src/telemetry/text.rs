@@ -144,6 +144,14 @@ impl<'a> LabelWriter<'a> {
         self.prefixed_label("", name, value);
     }
 
+    /// Writes one label; a number that is not there is an empty value, as Linkerd prints it.
+    pub fn optional_label(&mut self, name: &str, value: Option<u16>) {
+        match value {
+            Some(value) => self.label(name, value),
+            None => self.label(name, ""),
+        }
+    }
+
     /// Writes a label whose name came from the control plane. What may not stand in a name becomes `_`; a name that
     /// is there already is left out, since Prometheus refuses a whole scrape for one repeated label.
     pub fn foreign_label(&mut self, prefix: &str, name: &str, value: &str) {

@@ -65,15 +65,9 @@ pub struct TransportHandle {
     pub written: Arc<Counter>,
     open_total: Arc<Counter>,
     open: Arc<Gauge>,
+    closed_well: Arc<Counter>,
     close_total: Family<CloseLabels, Counter>,
     labels: Arc<TransportLabels>,
-}
-
-/// A connection that counts as open until this is closed or dropped.
-#[derive(Debug)]
-pub struct OpenTransport {
-    handle: Arc<TransportHandle>,
-    errno: &'static str,
 }
 
 impl TransportMetrics {
@@ -94,7 +88,12 @@ impl TransportMetrics {
     /// The metrics of connections with these labels. Resolve once per connection or endpoint.
     pub fn handle(&self, labels: TransportLabels) -> Arc<TransportHandle> {
         let labels = Arc::new(labels);
+        let well = CloseLabels {
+            transport: labels.clone(),
+            errno: "",
+        };
         Arc::new(TransportHandle {
+            closed_well: self.tcp_close_total.handle(well),
             read: self.tcp_read_bytes_total.handle(labels.clone()),
             written: self.tcp_write_bytes_total.handle(labels.clone()),
             open_total: self.tcp_open_total.handle(labels.clone()),
@@ -106,50 +105,32 @@ impl TransportMetrics {
 }
 
 impl TransportHandle {
-    /// Counts a connection as open.
-    pub fn open(self: &Arc<Self>) -> OpenTransport {
+    /// Counts a connection as opened.
+    pub fn opened(&self) {
         self.open_total.inc();
         self.open.inc();
-        OpenTransport {
-            handle: self.clone(),
-            errno: "",
+    }
+
+    /// Counts a connection as closed: well, or by the operating system's error (a number of `errno.h`).
+    pub fn closed(&self, error: Option<i32>) {
+        self.open.dec();
+        let errno = error.map_or("", errno);
+        match errno {
+            "" => self.closed_well.inc(),
+            _ => {
+                let transport = self.labels.clone();
+                self.close_total.handle(CloseLabels { transport, errno }).inc();
+            }
         }
     }
 }
 
-impl OpenTransport {
-    /// Bytes read from the peer.
-    pub fn read(&self) -> &Arc<Counter> {
-        &self.handle.read
-    }
-
-    /// Bytes written to the peer.
-    pub fn written(&self) -> &Arc<Counter> {
-        &self.handle.written
-    }
-
-    /// Counts it as closed: without an error, or with the error's name ([`errno`]).
-    pub fn close(mut self, errno: Option<&'static str>) {
-        self.errno = errno.unwrap_or("");
-    }
-}
-
-impl Drop for OpenTransport {
-    fn drop(&mut self) {
-        self.handle.open.dec();
-        let labels = CloseLabels {
-            transport: self.handle.labels.clone(),
-            errno: self.errno,
-        };
-        self.handle.close_total.handle(labels).inc();
-    }
-}
-
-/// The name of the OS error behind an I/O error (`errno.h`); `EIO` for what has no name here.
-pub fn errno(error: &io::Error) -> &'static str {
-    match error.kind() {
+/// The name of an OS error; `EIO` for what has no name here.
+fn errno(code: i32) -> &'static str {
+    // By kind, since the numbers differ between platforms.
+    match io::Error::from_raw_os_error(code).kind() {
         io::ErrorKind::ConnectionRefused => "ECONNREFUSED",
-        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => "ECONNRESET",
+        io::ErrorKind::ConnectionReset => "ECONNRESET",
         io::ErrorKind::ConnectionAborted => "ECONNABORTED",
         io::ErrorKind::BrokenPipe => "EPIPE",
         io::ErrorKind::TimedOut => "ETIMEDOUT",
@@ -160,7 +141,6 @@ pub fn errno(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrNotAvailable => "EADDRNOTAVAIL",
         io::ErrorKind::AddrInUse => "EADDRINUSE",
         io::ErrorKind::PermissionDenied => "EACCES",
-        io::ErrorKind::InvalidData => "EPROTO",
         _ => "EIO",
     }
 }
@@ -219,13 +199,15 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_dropped_counts_as_closed() {
+    fn a_connection_is_closed_well_or_by_an_error() {
         let mut registry = Registry::new(Duration::from_secs(60));
         let handle = TransportMetrics::register(&mut registry).handle(accepted());
-        handle.open().close(Some("ECONNRESET"));
-        drop(handle.open());
+        for error in [None, Some(104), None] {
+            handle.opened();
+            handle.closed(error);
+        }
         let text = registry.encode(Instant::now());
-        for line in ["errno=\"ECONNRESET\"} 1", "errno=\"\"} 1", "loopback\"} 2"] {
+        for line in ["errno=\"ECONNRESET\"} 1", "errno=\"\"} 2", "loopback\"} 3"] {
             assert!(text.contains(line), "{line} in {text}");
         }
         assert_eq!(handle.open.value(), 0);
@@ -234,19 +216,11 @@ mod tests {
     #[test]
     fn an_open_connection_shows_its_bytes() {
         let mut registry = Registry::new(Duration::from_secs(60));
-        let open = TransportMetrics::register(&mut registry)
-            .handle(accepted())
-            .open();
-        open.read().add(7);
+        let handle = TransportMetrics::register(&mut registry).handle(accepted());
+        handle.read.add(7);
         let series = "tcp_read_bytes_total{direction=\"outbound\",peer=\"src\",target_addr=\"10.0.0.1:80\",\
             target_ip=\"10.0.0.1\",target_port=\"80\",tls=\"no_identity\",no_tls_reason=\"loopback\"} 7\n";
         let text = registry.encode(Instant::now());
         assert!(text.contains(series), "{text}");
-    }
-
-    #[test]
-    fn an_os_error_is_known_by_its_name() {
-        assert_eq!(errno(&io::Error::from_raw_os_error(104)), "ECONNRESET");
-        assert_eq!(errno(&io::Error::other("what?")), "EIO");
     }
 }
