@@ -1,1 +1,9 @@
-//! To be written.
+//! The control plane: identity, destination and policy APIs over a directory of Kubernetes manifests.
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod ending;
+pub mod identity;
+pub mod serve;
+pub mod tls;
