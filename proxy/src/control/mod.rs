@@ -1,1 +1,19 @@
-//! How knowledge arrives: policies, endpoints, certificates.
+//! How knowledge arrives: policies, endpoints and certificates, over Linkerd's gRPC APIs.
+//!
+//! | file | does |
+//! |---|---|
+//! | [`channel`] | one HTTP/2 connection to a service of the control plane, re-made when it fails |
+//! | [`stream`] | one watch over it, re-opened when it ends |
+//! | [`discovery`] | what is known of destinations and ports, as `Live` values |
+//!
+//! Losing the control plane stops nothing that runs: every `Live` keeps its last good value.
+
+pub mod channel;
+pub mod discovery;
+pub mod metrics;
+pub mod stream;
+mod waits;
+
+pub use self::channel::Channel;
+pub use self::discovery::{Discovery, DiscoveryError, Endpoints};
+pub use self::metrics::Metrics;

@@ -6,8 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::tls::TRANSPORT_HEADER_ALPN;
-use crate::tls::credentials::Credentials;
+use crate::tls::credentials::{Credentials, TRANSPORT_HEADER_ALPN};
 use crate::tls::error::{Error, Refusal};
 use crate::tls::verify::{names, names_identity};
 

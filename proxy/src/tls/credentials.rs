@@ -14,10 +14,12 @@ use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use webpki::KeyUsage;
 
-use crate::tls::TRANSPORT_HEADER_ALPN;
 use crate::tls::anchors::TrustAnchors;
 use crate::tls::error::{Error, Refusal};
 use crate::tls::verify::{AnyMeshClient, AnyMeshServer, SIGNATURES, names, names_identity, verify_chain};
+
+/// The ALPN protocol under which a transport header follows the handshake.
+pub const TRANSPORT_HEADER_ALPN: &[u8] = b"transport.l5d.io/v1";
 
 /// Who we are and whom we trust: what a handshake needs, ready to use.
 ///

@@ -15,8 +15,5 @@ mod tests;
 mod verify;
 
 pub use self::anchors::TrustAnchors;
-pub use self::credentials::Credentials;
+pub use self::credentials::{Credentials, TRANSPORT_HEADER_ALPN};
 pub use self::error::{Error, Refusal};
-
-/// The ALPN protocol under which a transport header follows the handshake.
-pub const TRANSPORT_HEADER_ALPN: &[u8] = b"transport.l5d.io/v1";

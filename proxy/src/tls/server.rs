@@ -5,8 +5,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::tls::TRANSPORT_HEADER_ALPN;
-use crate::tls::credentials::Credentials;
+use crate::tls::credentials::{Credentials, TRANSPORT_HEADER_ALPN};
 use crate::tls::error::Error;
 use crate::tls::verify::first_identity;
 
