@@ -8,11 +8,16 @@
 //! | [`labels`] | label groups with the exact names and order that dashboards query |
 //! | [`http`], [`transport`] | the families that both directions share |
 //! | [`handles`] | the HTTP metrics of one endpoint, resolved |
+//! | [`process`], [`certificate`] | the process, and the proxy's own certificate |
+//! | [`log`] | the log filter and the two line formats |
 
+pub mod certificate;
 pub mod handles;
 pub mod http;
 pub mod labels;
+pub mod log;
 pub mod metric;
+pub mod process;
 pub mod registry;
 pub mod text;
 pub mod transport;
