@@ -3,7 +3,11 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod compile;
 pub mod ending;
 pub mod identity;
+pub mod index;
+pub mod resources;
 pub mod serve;
+pub mod source;
 pub mod tls;

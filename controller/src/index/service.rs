@@ -1,0 +1,133 @@
+//! Services: their addresses, their ports, and what clients have to know about them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service as Manifest, ServiceSpec};
+
+use crate::index::annotations::{Context, is_tcp, port};
+use crate::resources::ports::PortSet;
+use crate::resources::report::ObjectId;
+
+/// A Service, as the mesh sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Which Service.
+    pub id: ObjectId,
+    /// A name outside the cluster stands for it: it has no endpoints.
+    pub external: bool,
+    /// Its addresses, the primary family first; none when it is headless.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its TCP ports.
+    pub ports: Vec<ServicePort>,
+    /// Ports not to be looked into; `None` leaves it to the default list.
+    pub opaque: Option<PortSet>,
+    /// Only endpoints on the client's own node (`internalTrafficPolicy: Local`).
+    pub local: bool,
+    /// Why nothing may be sent to it: it asks for what this version does not enforce.
+    pub refused: Option<String>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The number.
+    pub port: u16,
+    /// The name, by which EndpointSlices mean it; empty where there is only one.
+    pub name: Arc<str>,
+    /// What is spoken there, in lower case.
+    pub app_protocol: Option<String>,
+}
+
+const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
+
+/// Annotations that change how requests are sent, by prefix.
+const TRAFFIC_ANNOTATIONS: [&str; 4] = [
+    "retry.linkerd.io/",
+    "timeout.linkerd.io/",
+    "balancer.linkerd.io/",
+    "balancer.alpha.linkerd.io/",
+];
+
+/// Annotations and labels of Services whose endpoints are in other clusters.
+const MULTICLUSTER: [&str; 2] = [
+    "multicluster.linkerd.io/remote-discovery",
+    "multicluster.linkerd.io/local-discovery",
+];
+
+/// Reads a Service.
+pub fn read(manifest: &Manifest, context: &mut Context<'_>) -> Service {
+    let no_spec = ServiceSpec::default();
+    let spec = manifest.spec.as_ref().unwrap_or(&no_spec);
+    let annotations = manifest.metadata.annotations.clone().unwrap_or_default();
+    let ports = ports(spec);
+    let named = |name: &str| {
+        ports
+            .iter()
+            .filter(|port| &*port.name == name)
+            .map(|port| port.port)
+            .collect()
+    };
+    let cluster_ips = spec
+        .cluster_ip
+        .as_deref()
+        .into_iter()
+        .chain(spec.cluster_ips.iter().flatten().map(|ip| ip.as_str()));
+    Service {
+        id: context.id.clone(),
+        external: spec.type_.as_deref() == Some("ExternalName"),
+        cluster_ips: context.addresses(cluster_ips.filter(|ip| *ip != "None")),
+        opaque: context.ports(&annotations, OPAQUE_PORTS, named),
+        local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        refused: refused(manifest, &annotations, context),
+        ports,
+    }
+}
+
+impl Service {
+    /// A port by number.
+    pub fn port(&self, number: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| port.port == number)
+    }
+}
+
+fn ports(spec: &ServiceSpec) -> Vec<ServicePort> {
+    let declared = spec
+        .ports
+        .iter()
+        .flatten()
+        .filter(|declared| is_tcp(declared.protocol.as_deref()));
+    declared
+        .filter_map(|declared| {
+            Some(ServicePort {
+                port: port(declared.port)?,
+                name: declared.name.as_deref().unwrap_or_default().into(),
+                app_protocol: declared.app_protocol.as_deref().map(str::to_lowercase),
+            })
+        })
+        .collect()
+}
+
+fn refused(
+    manifest: &Manifest,
+    annotations: &BTreeMap<String, String>,
+    context: &mut Context<'_>,
+) -> Option<String> {
+    let no_labels = BTreeMap::new();
+    let labels = manifest.metadata.labels.as_ref().unwrap_or(&no_labels);
+    let traffic = annotations
+        .keys()
+        .find(|key| TRAFFIC_ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)));
+    let multicluster = annotations
+        .keys()
+        .chain(labels.keys())
+        .find(|key| MULTICLUSTER.contains(&key.as_str()));
+    let key = traffic.or(multicluster)?;
+    let reason = format!(
+        "{key} is not enforced by this version: remove it from {}",
+        context.id
+    );
+    context.error(format!("{reason}; until then requests to it are refused"));
+    Some(reason)
+}

@@ -1,0 +1,204 @@
+//! Manifests: the text of one file, read into objects. All of it, or an error with its line.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_saphyr::Spanned;
+
+use crate::resources::object::{self, Located};
+use crate::resources::report::Origin;
+use crate::source::documents::{self, Document};
+
+/// Most documents and list items that a file may hold.
+pub const MAX_OBJECTS: usize = 100_000;
+
+/// Why a file can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestError {
+    /// The line, from 1; 0 when none is known.
+    pub line: u64,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Reads every object of a file that concerns a mesh. JSON is read as the YAML that it also is.
+pub fn read(file: &Arc<Path>, text: &str) -> Result<Vec<Located>, ManifestError> {
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for document in documents::split(text) {
+        for (line, manifest) in manifests(document)? {
+            seen += 1;
+            if seen > MAX_OBJECTS {
+                let reason = format!("more than {MAX_OBJECTS} objects in one file: split it");
+                return Err(ManifestError { line, reason });
+            }
+            let read = object::read(&manifest).map_err(|error| explain(document, line, &manifest, &error))?;
+            match read {
+                Some((id, object)) => {
+                    found.push(Located {
+                        id,
+                        origin: Origin {
+                            file: file.clone(),
+                            line,
+                        },
+                        object,
+                    });
+                }
+                None => tracing::debug!(file = %file.display(), line, "a kind that no mesh needs"),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A list, as `kubectl get -o yaml` writes it.
+#[derive(Deserialize)]
+struct List {
+    items: Vec<Spanned<Value>>,
+}
+
+/// The manifests of a document with their lines: one, or the items of a `List`.
+fn manifests(document: Document<'_>) -> Result<Vec<(u64, Value)>, ManifestError> {
+    let line = document.line().unwrap_or(document.first_line);
+    let manifest: Value = yaml(document)?;
+    let is_list = manifest["kind"]
+        .as_str()
+        .is_some_and(|kind| kind.ends_with("List"));
+    if !is_list || !manifest["items"].is_array() {
+        return Ok(if manifest.is_null() {
+            Vec::new()
+        } else {
+            vec![(line, manifest)]
+        });
+    }
+    let item_kind = manifest["kind"]
+        .as_str()
+        .and_then(|kind| kind.strip_suffix("List"))
+        .unwrap_or_default();
+    let list: List = yaml(document)?;
+    let items = list.items.into_iter().map(|item| {
+        let line = document.first_line + item.defined.line().saturating_sub(1);
+        (line, with_type(item.value, item_kind, &manifest["apiVersion"]))
+    });
+    Ok(items.collect())
+}
+
+/// The items of a typed list (`PodList`) may leave out their own kind.
+fn with_type(mut item: Value, kind: &str, api_version: &Value) -> Value {
+    if let Some(fields) = item.as_object_mut()
+        && !kind.is_empty()
+    {
+        fields.entry("kind").or_insert_with(|| kind.into());
+        fields.entry("apiVersion").or_insert_with(|| api_version.clone());
+    }
+    item
+}
+
+/// Reads a document. `yes` and `on` are strings where no boolean is asked for, as Kubernetes' own fields are typed.
+fn yaml<T: DeserializeOwned>(document: Document<'_>) -> Result<T, ManifestError> {
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_events: 8_000_000,
+            max_nodes: 4_000_000,
+        },
+    };
+    serde_saphyr::from_str_with_options(document.text, options).map_err(|error| ManifestError {
+        line: error.location().map_or(document.first_line, |at| {
+            document.first_line + at.line().saturating_sub(1)
+        }),
+        reason: one_line(&error.to_string()),
+    })
+}
+
+/// Finds the line of a value that doesn't fit its field, by reading the document again as the type that it has.
+fn explain(document: Document<'_>, line: u64, manifest: &Value, error: &serde_json::Error) -> ManifestError {
+    let precise = match manifest["kind"].as_str() {
+        Some("Namespace") => yaml::<Namespace>(document).err(),
+        Some("Service") => yaml::<Service>(document).err(),
+        Some("Pod") => yaml::<Pod>(document).err(),
+        Some("ServiceAccount") => yaml::<ServiceAccount>(document).err(),
+        Some("EndpointSlice") => yaml::<EndpointSlice>(document).err(),
+        _ => None,
+    };
+    let kind = manifest["kind"].as_str().unwrap_or("object");
+    let name = manifest["metadata"]["name"].as_str().unwrap_or("without a name");
+    let is_item = document.line() != Some(line);
+    match precise.filter(|_| !is_item) {
+        Some(precise) => ManifestError {
+            line: precise.line,
+            reason: format!("{kind} {name}: {}", precise.reason),
+        },
+        None => ManifestError {
+            line,
+            reason: format!("{kind} {name}: {error}"),
+        },
+    }
+}
+
+/// Messages go to logs line by line.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<Vec<Located>, ManifestError> {
+        read(&Arc::from(Path::new("demo.yaml")), text)
+    }
+
+    #[test]
+    fn a_list_is_taken_apart_and_its_items_know_their_lines() {
+        let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: a}\n- \
+                    apiVersion: v1\n  kind: Service\n  metadata: {name: b}\n";
+        let seen: Vec<_> = read_text(list)
+            .unwrap()
+            .into_iter()
+            .map(|l| (l.id.to_string(), l.origin.line))
+            .collect();
+        assert_eq!(seen, [("Namespace a".into(), 4), ("Service default/b".into(), 7)]);
+    }
+
+    #[test]
+    fn an_item_of_a_typed_list_takes_its_kind_from_the_list() {
+        let list = "{\"apiVersion\": \"v1\", \"kind\": \"PodList\",\n\t\"items\": [{\"metadata\": {\"name\": \"a\"}}]}";
+        assert_eq!(read_text(list).unwrap()[0].id.to_string(), "Pod default/a");
+    }
+
+    #[test]
+    fn broken_yaml_is_refused_with_its_line() {
+        let error =
+            read_text("kind: A\napiVersion: v1\nmetadata: {name: x}\n---\na: b\n c: [\n").unwrap_err();
+        assert!(error.line >= 6, "{error:?}");
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_refused_with_its_line() {
+        let service =
+            "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  ports:\n  - port: eighty\n";
+        let error = read_text(service).unwrap_err();
+        assert_eq!(error.line, 8, "{error:?}");
+        assert!(error.reason.starts_with("Service web: "), "{error:?}");
+    }
+
+    #[test]
+    fn a_manifest_without_kind_or_name_is_refused() {
+        assert!(read_text("apiVersion: v1\n").unwrap_err().reason.contains("kind"));
+        let error = read_text("\napiVersion: v1\nkind: Pod\nmetadata: {}\n").unwrap_err();
+        assert!(error.reason.contains("name") && error.line == 2, "{error:?}");
+    }
+
+    #[test]
+    fn kinds_of_no_concern_are_passed_over() {
+        let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n---\n# nothing here\n";
+        assert!(read_text(text).unwrap().is_empty());
+    }
+}
