@@ -1,6 +1,9 @@
 //! The gRPC servers: one listener per API, each with its limits, its TLS and its services.
 
+pub mod destination;
+mod follow;
 pub mod identity;
+pub mod policy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

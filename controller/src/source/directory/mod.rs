@@ -134,7 +134,10 @@ fn watch_files(root: &Path, changed: mpsc::Sender<()>) -> notify::Result<notify:
         watcher.watch(root, RecursiveMode::Recursive)?;
     } else {
         let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty());
-        watcher.watch(parent.unwrap_or_else(|| Path::new(".")), RecursiveMode::NonRecursive)?;
+        watcher.watch(
+            parent.unwrap_or_else(|| Path::new(".")),
+            RecursiveMode::NonRecursive,
+        )?;
     }
     Ok(watcher)
 }
