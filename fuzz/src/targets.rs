@@ -1,0 +1,151 @@
+//! The fuzz targets: plain functions that panic when a promise is broken. `proxy/tests/corpus.rs` runs them too.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use http::{HeaderMap, Method};
+use outrigger_policy::name::{DnsName, Identity, ResourceRef};
+use outrigger_policy::route::header::{QueryMatch, ValueMatch};
+use outrigger_policy::route::host::HostMatch;
+use outrigger_policy::route::path::PathMatch;
+use outrigger_policy::route::request::RequestMatch;
+use outrigger_policy::route::{Head, Route, RouteTable, Rule};
+use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
+use outrigger_proxy::net::detect::tls::{self as detect_tls, Hello};
+use outrigger_proxy::net::header::{self, Decoded};
+
+/// A name of a target, and what it does with bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target. A name is that of a directory of `seeds/` as well.
+pub const ALL: [Target; 5] = [
+    ("client_hello", client_hello),
+    ("http_preface", http_preface),
+    ("transport_header", transport_header),
+    ("identity", identity),
+    ("route_match", route_match),
+];
+
+/// A decision about TLS never changes with more bytes, and is made at the limit.
+pub fn client_hello(bytes: &[u8]) {
+    let decided = settles(
+        bytes,
+        detect_tls::client_hello,
+        &Hello::NeedMore,
+        detect_tls::LIMIT,
+    );
+    if let Hello::Tls { sni: Some(name) } = decided {
+        assert_eq!(DnsName::parse(name.as_str()), Ok(name));
+    }
+}
+
+/// A decision about HTTP never changes with more bytes, and is made at the limit.
+pub fn http_preface(bytes: &[u8]) {
+    settles(
+        bytes,
+        detect_http::preface,
+        &Preface::NeedMore,
+        detect_http::LIMIT,
+    );
+}
+
+/// A header that is accepted is encoded to one that is read as the same.
+pub fn transport_header(bytes: &[u8]) {
+    let Ok(decoded) = header::decode(bytes) else {
+        return;
+    };
+    let Decoded::Complete(header, length) = decoded else {
+        assert!(bytes.len() < header::LIMIT);
+        return;
+    };
+    assert_eq!(header::decode(&bytes[..length - 1]), Ok(Decoded::NeedMore));
+    let mut encoded = BytesMut::new();
+    header.encode(&mut encoded);
+    assert_eq!(
+        header::decode(&encoded),
+        Ok(Decoded::Complete(header, encoded.len()))
+    );
+}
+
+/// An identity is read as the same from its own text.
+pub fn identity(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok(id) = Identity::parse(text) else { return };
+    assert_eq!(Identity::parse(id.as_str()), Ok(id.clone()));
+    if let Identity::Dns(name) = id {
+        assert!(name.as_str().len() <= 253 && name.as_str().bytes().all(|b| !b.is_ascii_uppercase()));
+    }
+}
+
+/// A route is found or not, never a panic; and there is always one where one takes everything.
+///
+/// The bytes are seven lines: pattern, prefix, host of a route; authority, path, query of a request; a value.
+pub fn route_match(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let mut lines = text.splitn(7, '\n');
+    let [pattern, prefix, name, host, path, query, value] =
+        std::array::from_fn(|_| lines.next().unwrap_or(""));
+    let mut matches = vec![RequestMatch {
+        path: Some(PathMatch::Prefix(prefix.into())),
+        query: vec![QueryMatch {
+            name: "q".into(),
+            value: ValueMatch::Exact(value.as_bytes().into()),
+        }],
+        ..RequestMatch::default()
+    }];
+    matches.extend(PathMatch::regex(pattern).ok().map(|path| RequestMatch {
+        path: Some(path),
+        ..RequestMatch::default()
+    }));
+    let meta = Arc::new(ResourceRef::of_default("fuzz"));
+    let route = |hosts, then| Route {
+        meta: meta.clone(),
+        hosts,
+        rules: vec![Rule {
+            matches: matches.clone(),
+            then,
+        }],
+    };
+    let routes = vec![
+        route(vec![HostMatch::exact(name)], "exact"),
+        route(vec![HostMatch::suffix(name)], "suffix"),
+        route(vec![], "any"),
+    ];
+    let mut table = RouteTable { routes };
+    let headers = HeaderMap::new();
+    let head = Head {
+        host,
+        method: &Method::GET,
+        path,
+        query: Some(query),
+        headers: &headers,
+    };
+    let found = table.find(&head).map(|found| *found.then);
+    table
+        .routes
+        .extend(RouteTable::catch_all(meta.clone(), "rest").routes);
+    assert_eq!(
+        table.find(&head).map(|found| *found.then),
+        Some(found.unwrap_or("rest"))
+    );
+}
+
+/// The decision about all of the bytes; it must be that about every part of them that is decided.
+fn settles<D: PartialEq + Debug>(bytes: &[u8], decide: fn(&[u8]) -> D, need_more: &D, limit: usize) -> D {
+    let decided = decide(bytes);
+    assert!(decided != *need_more || bytes.len() < limit);
+    // All of the short parts, and some of the long ones: every byte of 16 KiB would take seconds.
+    for n in (0..bytes.len().min(64)).chain((64..bytes.len()).step_by(97)) {
+        let earlier = decide(&bytes[..n]);
+        assert!(
+            earlier == *need_more || earlier == decided,
+            "{earlier:?} after {n} bytes, then {decided:?}"
+        );
+    }
+    decided
+}
