@@ -185,3 +185,56 @@ fn certify(
     let certified = CertifiedKey::from_der(vec![issued.leaf], key, &provider()).map_err(LeafError::Use)?;
     Ok((Arc::new(certified), issued.expiry))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn leaf(root_made: SystemTime) -> (Leaf, Renewal) {
+        let (certificate, key) = Ca::make(root_made).unwrap();
+        let ca = Arc::new(Ca::load(&certificate, &key).unwrap());
+        Leaf::issue(ca, "linkerd-identity.linkerd", DAY)
+    }
+
+    fn serial(leaf: &Leaf) -> Vec<u8> {
+        let current = leaf.current.borrow().clone().unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&current.cert[0]).unwrap();
+        parsed.raw_serial().to_vec()
+    }
+
+    #[test]
+    fn a_leaf_is_due_at_seven_tenths_of_its_life() {
+        let (_leaf, renewal) = leaf(SystemTime::now());
+        let wait = renewal.due.duration_since(SystemTime::now()).unwrap();
+        let tenth = DAY.as_secs() / 10;
+        assert_eq!((wait.as_secs() + 60) / tenth, 7);
+        assert_eq!(renewal.wait(SystemTime::now()), LOOK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leaf_that_is_due_is_replaced_and_handshakes_see_it() {
+        let (mut leaf, mut renewal) = leaf(SystemTime::now());
+        let first = serial(&leaf);
+        leaf.current.mark_unchanged();
+        renewal.due = SystemTime::now();
+        let running = tokio::spawn(renewal.run());
+        leaf.current.changed().await.unwrap();
+        assert_ne!(serial(&leaf), first);
+        drop(leaf);
+        running.await.unwrap();
+    }
+
+    #[test]
+    fn an_expired_authority_leaves_the_listener_without_a_leaf_and_is_asked_again() {
+        let (leaf, renewal) = leaf(SystemTime::UNIX_EPOCH + DAY);
+        assert!(leaf.current.borrow().is_none());
+        assert!(renewal.due > SystemTime::now());
+    }
+
+    #[test]
+    fn the_hybrid_key_exchange_comes_first() {
+        assert_eq!(provider().kx_groups[0].name(), rustls::NamedGroup::X25519MLKEM768);
+    }
+}
