@@ -103,3 +103,85 @@ fn opaque(protocol: OutboundProtocol) -> OutboundProtocol {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIALLED: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80);
+
+    fn policy(protocol: OutboundProtocol) -> Lookup {
+        let found = forward("policy", Endpoint::bare(DIALLED));
+        Lookup::Found(OutboundPolicy { protocol, ..found })
+    }
+
+    fn opaque_profile() -> Profile {
+        Profile {
+            opaque: true,
+            ..Profile::default()
+        }
+    }
+
+    #[test]
+    fn without_policy_and_profile_the_dialled_address_is_forwarded_to() {
+        let fallback = forward("fallback", Endpoint::bare(DIALLED));
+        assert_eq!(effective(DIALLED, None, &Lookup::NotFound), fallback);
+    }
+
+    #[test]
+    fn without_policy_the_endpoint_of_the_profile_is_forwarded_to() {
+        let endpoint = Endpoint {
+            weight: 1,
+            ..Endpoint::bare(DIALLED)
+        };
+        let profile = Profile {
+            endpoint: Some(endpoint.clone()),
+            ..Profile::default()
+        };
+        let effective = |profile| effective(DIALLED, Some(profile), &Lookup::NotFound);
+        assert_eq!(effective(&profile), forward("endpoint", endpoint));
+        let bare = forward("endpoint", Endpoint::bare(DIALLED));
+        assert_eq!(effective(&Profile::default()), bare);
+    }
+
+    #[test]
+    fn a_policy_goes_before_the_endpoint_of_the_profile() {
+        let profile = Profile {
+            endpoint: Some(Endpoint::bare(DIALLED)),
+            ..Profile::default()
+        };
+        let found = forward("policy", Endpoint::bare(DIALLED));
+        let lookup = Lookup::Found(found.clone());
+        assert_eq!(effective(DIALLED, Some(&profile), &lookup), found);
+    }
+
+    #[test]
+    fn an_opaque_profile_leaves_the_opaque_route() {
+        let effective = effective(DIALLED, Some(&opaque_profile()), &Lookup::NotFound);
+        assert!(
+            matches!(effective.protocol, OutboundProtocol::Opaque(_)),
+            "{effective:?}"
+        );
+    }
+
+    #[test]
+    fn an_opaque_profile_with_http_routes_only_is_refused() {
+        let http = policy(OutboundProtocol::Http1(RouteTable { routes: vec![] }));
+        let effective = effective(DIALLED, Some(&opaque_profile()), &http);
+        assert!(
+            matches!(effective.protocol, OutboundProtocol::Invalid(_)),
+            "{effective:?}"
+        );
+    }
+
+    #[test]
+    fn what_a_profile_asks_in_vain_is_refused_even_where_the_port_is_opaque() {
+        let why = Unsupported::new("dst_overrides");
+        let profile = Profile {
+            unsupported: Some(why.clone()),
+            ..opaque_profile()
+        };
+        let effective = effective(DIALLED, Some(&profile), &Lookup::NotFound);
+        assert_eq!(effective.protocol, OutboundProtocol::Invalid(why));
+    }
+}
