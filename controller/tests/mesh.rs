@@ -1,5 +1,7 @@
 //! What the controller tells proxies about `examples/mesh`, and about small meshes beside it, over gRPC as they ask.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
