@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::name::{DnsName, Identity};
 
 /// One pod (or external address) behind a destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Where the application listens.
     pub addr: SocketAddr,

@@ -9,6 +9,7 @@
 //! | [`route`] | which route a request takes |
 //! | [`authz`] | may this client do this |
 //! | [`balance`] | which of two endpoints is less loaded |
+//! | [`classify`] | was that a success |
 //! | [`backoff`] | how long to wait before trying again |
 //!
 //! A policy element that this version does not enforce is decoded to [`Unsupported`] and refused where it stands.
@@ -16,6 +17,7 @@
 pub mod authz;
 pub mod backoff;
 pub mod balance;
+pub mod classify;
 pub mod endpoint;
 pub mod inbound;
 pub mod name;

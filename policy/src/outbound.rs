@@ -77,16 +77,16 @@ pub enum OpaqueAction {
 
 /// A route for TLS connections, by SNI.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TlsRoute {
+pub struct TlsRoute<R = OpaqueRoute> {
     /// The server names it applies to; empty means all.
     pub snis: Vec<HostMatch>,
     /// The route object and what it does.
-    pub route: OpaqueRoute,
+    pub route: R,
 }
 
 /// The route that describes the server name most closely, the first listed of equals; an empty name takes only
 /// routes for all.
-pub fn find_tls<'a>(routes: &'a [TlsRoute], sni: &str) -> Option<&'a TlsRoute> {
+pub fn find_tls<'a, R>(routes: &'a [TlsRoute<R>], sni: &str) -> Option<&'a TlsRoute<R>> {
     let mut best = None;
     for route in routes {
         let Some(specificity) = host::most_specific(&route.snis, sni) else {
@@ -148,7 +148,7 @@ pub enum Dispatch {
 }
 
 /// Parameters of the peak-EWMA load estimate.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LoadParams {
     /// Round-trip time assumed before the first measurement.
     pub default_rtt: Duration,

@@ -63,6 +63,8 @@ pub enum Kind {
     Policy,
     /// The request makes no sense (RFC 9110 §15.5.1).
     BadRequest,
+    /// Nothing that tells what the client speaks came in time.
+    DetectTimeout,
     /// The request would come back to this proxy.
     Loop,
     /// A bug of this proxy.
@@ -108,6 +110,7 @@ impl Kind {
             Self::Reset => row(StatusCode::BAD_GATEWAY, 14, "reset", true),
             Self::Policy => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "policy", true),
             Self::BadRequest => row(StatusCode::BAD_REQUEST, 3, "bad_request", true),
+            Self::DetectTimeout => row(StatusCode::REQUEST_TIMEOUT, 4, "detect_timeout", true),
             Self::Loop => row(StatusCode::LOOP_DETECTED, 10, "loop", true),
             Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "internal", true),
         }
@@ -130,6 +133,7 @@ impl Kind {
             Self::Reset => "the server ended the exchange",
             Self::Policy => "the policy can't be enforced",
             Self::BadRequest => "bad request",
+            Self::DetectTimeout => "the client said too little for too long",
             Self::Loop => "the request would come back to this proxy",
             Self::Internal => "unexpected error",
         }

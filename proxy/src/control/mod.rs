@@ -17,3 +17,4 @@ mod waits;
 pub use self::channel::Channel;
 pub use self::discovery::{Discovery, DiscoveryError, Endpoints};
 pub use self::metrics::Metrics;
+pub(crate) use self::waits::backoff;

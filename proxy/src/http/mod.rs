@@ -1,1 +1,9 @@
-//! How messages travel.
+//! How messages travel: bodies, servers, clients and their pools, header rules, answers to faults.
+
+pub mod body;
+pub mod client;
+pub mod headers;
+pub mod orig_proto;
+pub mod pool;
+pub mod respond;
+pub mod server;

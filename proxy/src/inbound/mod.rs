@@ -1,1 +1,160 @@
-//! A connection from the mesh.
+//! A connection from the mesh: terminate its TLS, find out what it speaks, hand it on.
+
+pub mod arrival;
+pub mod direct;
+pub mod http;
+pub mod local;
+pub mod metrics;
+pub mod report;
+pub mod shared;
+pub mod tcp;
+pub mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outrigger_policy::authz::ClientTls;
+use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
+use tokio::net::TcpListener;
+
+use crate::error::{self, Fault, Kind, Side};
+use crate::http::server;
+use crate::inbound::arrival::Arrival;
+use crate::inbound::http::Connection;
+use crate::inbound::shared::Inbound;
+use crate::inbound::tls::Tls;
+use crate::net::detect::http::Preface;
+use crate::net::detect::{self, Seen};
+use crate::net::header::Session;
+use crate::net::io::{Io, Socket};
+use crate::net::listen::{self, Accepted, OriginalDst};
+use crate::telemetry::labels::{NoTls, TlsAccept};
+
+/// Accepts connections from the mesh until draining starts.
+pub async fn serve(inbound: Arc<Inbound>, listener: TcpListener, original_dst: OriginalDst) {
+    let drain = inbound.drain.clone();
+    let options = inbound.config.accept.clone();
+    let serve = move |accepted| connection(inbound.clone(), accepted);
+    listen::accept_loop(listener, options, original_dst, drain, serve).await;
+}
+
+/// One connection, to its end.
+async fn connection(inbound: Arc<Inbound>, accepted: Accepted) {
+    let (peer, dst) = (accepted.peer, accepted.original_dst);
+    let served = if !allowed(&inbound, dst) {
+        let text = format!(
+            "inbound connections are not allowed on this IP address ({})",
+            dst.ip()
+        );
+        Err(Fault::because(Kind::Unauthorized, Side::Client, text))
+    } else if dst.port() == inbound.config.listen.port() {
+        peer_proxy(&inbound, accepted).await
+    } else {
+        redirected(&inbound, accepted).await
+    };
+    if let Err(fault) = served {
+        inbound.report.tcp_error(dst, &fault);
+        let reason = fault.kind.answer().reason;
+        tracing::info!(client.addr = %peer, %dst, reason, error = %error::chain(&fault), "Connection closed");
+    }
+}
+
+/// Whether connections to this address are for this pod at all.
+fn allowed(inbound: &Inbound, dst: SocketAddr) -> bool {
+    let ips = &inbound.config.allowed_ips;
+    ips.is_empty() || ips.contains(dst.ip())
+}
+
+/// A connection that a peer proxy opened to this one, for the application.
+async fn peer_proxy(inbound: &Arc<Inbound>, accepted: Accepted) -> Result<(), Fault> {
+    match direct::accept(inbound, accepted).await? {
+        None => Ok(()),
+        Some((arrival, io, None)) => tcp::forward(inbound, arrival, io).await,
+        Some((arrival, io, Some(Session::Http1))) => http1(inbound, arrival, io).await,
+        Some((arrival, io, Some(Session::Http2))) => http2(inbound, arrival, io).await,
+    }
+}
+
+/// A connection to the application that the kernel redirected here.
+async fn redirected(inbound: &Arc<Inbound>, accepted: Accepted) -> Result<(), Fault> {
+    let Accepted {
+        tcp,
+        peer: client,
+        original_dst: dst,
+    } = accepted;
+    let policy = inbound.policy(dst.port());
+    let current = policy.get();
+    let plain = |why| (ClientTls::None, TlsAccept::NoIdentity(why));
+    let socket = Socket::new(tcp);
+    let (io, (tls, labels)) = if matches!(current.protocol, InboundProtocol::Opaque) {
+        (Io::plain(socket), plain(NoTls::PortSkipped))
+    } else {
+        match tls::terminate(inbound, socket).await? {
+            Some(Tls::Terminated(io, tls, labels)) => (io, (tls, labels)),
+            Some(Tls::PassedThrough(socket, sni)) => (
+                Io::plain(socket),
+                (ClientTls::None, TlsAccept::Opaque { sni: sni.into() }),
+            ),
+            Some(Tls::None(socket)) => (Io::plain(socket), plain(NoTls::FromRemote)),
+            None => return Ok(()),
+        }
+    };
+    let arrival = Arrival {
+        client,
+        dst,
+        tls,
+        labels,
+        policy,
+    };
+    let io = io.metered(inbound.report.accepted(&arrival));
+    hand_on(inbound, arrival, io, &current).await
+}
+
+/// Hands a connection on by what its port speaks, or by what it turns out to speak.
+async fn hand_on(
+    inbound: &Arc<Inbound>,
+    arrival: Arrival,
+    mut io: Io,
+    policy: &InboundPolicy,
+) -> Result<(), Fault> {
+    let meshed = matches!(arrival.tls, ClientTls::Terminated(_));
+    let timeout = match &policy.protocol {
+        InboundProtocol::Opaque | InboundProtocol::Tls => return tcp::forward(inbound, arrival, io).await,
+        InboundProtocol::Http2(_) | InboundProtocol::Grpc(_) => return http2(inbound, arrival, io).await,
+        InboundProtocol::Http1(_) if !meshed => return http1(inbound, arrival, io).await,
+        InboundProtocol::Http1(_) | InboundProtocol::Invalid(_) => inbound.config.detect_timeout,
+        InboundProtocol::Detect { timeout, .. } => *timeout,
+    };
+    let detection = inbound.report.detection(policy, arrival.dst.port());
+    let seen = detect::preface(&mut io, timeout).await;
+    detection.finish(&seen);
+    match seen.map_err(|error| Fault::because(Kind::Reset, Side::Client, error))? {
+        Seen::Decided(Preface::Http1) => http1(inbound, arrival, io).await,
+        Seen::Decided(Preface::Http2) => http2(inbound, arrival, io).await,
+        Seen::Decided(_) | Seen::TimedOut => tcp::forward(inbound, arrival, io).await,
+        Seen::Ended => Ok(()),
+    }
+}
+
+async fn http1(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
+    let connection = Connection::new(inbound.clone(), arrival);
+    let (closing, drain) = (connection.closing.clone(), inbound.drain.clone());
+    let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
+    ended(server::http1(io, service, closing, drain).await);
+    Ok(())
+}
+
+async fn http2(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
+    let connection = Connection::new(inbound.clone(), arrival);
+    let (closing, drain) = (connection.closing.clone(), inbound.drain.clone());
+    let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
+    ended(server::http2(io, service, &inbound.config.http2_server, closing, drain).await);
+    Ok(())
+}
+
+/// A client that goes away in the middle is no fault of anybody's here.
+fn ended(served: Result<(), hyper::Error>) {
+    if let Err(error) = served {
+        tracing::debug!(error = %error::chain(&error), "an HTTP connection from the mesh ended early");
+    }
+}

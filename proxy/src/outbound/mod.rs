@@ -1,1 +1,120 @@
-//! A connection from the application.
+//! A connection from the application: where to, what protocol.
+
+pub mod attempt;
+pub mod http;
+pub mod metrics;
+pub mod report;
+pub mod router;
+pub mod shared;
+pub mod tcp;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::control::DiscoveryError;
+use crate::error::{self, Fault, Kind, Side};
+use crate::http::server;
+use crate::net::detect::http::Preface;
+use crate::net::detect::{self, Seen};
+use crate::net::io::{Io, Socket};
+use crate::net::listen::{self, Accepted, OriginalDst};
+use crate::outbound::http::Connection;
+use crate::outbound::router::{Protocol, Target};
+use crate::outbound::shared::Outbound;
+
+/// Accepts connections from the application until draining starts.
+pub async fn serve(outbound: Arc<Outbound>, listener: TcpListener, original_dst: OriginalDst) {
+    let drain = outbound.drain.clone();
+    let options = outbound.config.accept.clone();
+    let serve = move |accepted| connection(outbound.clone(), accepted);
+    listen::accept_loop(listener, options, original_dst, drain, serve).await;
+}
+
+/// One connection, to its end.
+async fn connection(outbound: Arc<Outbound>, accepted: Accepted) {
+    let Accepted {
+        tcp,
+        peer,
+        original_dst,
+    } = accepted;
+    if let Err(fault) = dispatch(&outbound, Socket::new(tcp), original_dst).await {
+        outbound.report.tcp_error(original_dst, &fault);
+        let reason = fault.kind.answer().reason;
+        tracing::info!(client.addr = %peer, dst = %original_dst, reason, error = %error::chain(&fault), "Connection closed");
+    }
+}
+
+async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> Result<(), Fault> {
+    let discover = target(outbound, dst);
+    let target = outbound
+        .targets
+        .get_or_try(&dst, discover)
+        .await
+        .map_err(|error| Fault::because(Kind::Discovery, Side::Control, error))?;
+    let router = target.router();
+    outbound.report.protocol(router.protocol.label(), &router.parent);
+    if let Protocol::Tls(routes) = &router.protocol {
+        return tcp::tls(socket, target.accepted(), routes, outbound.config.detect_timeout).await;
+    }
+    let io = Io::plain(socket).metered(target.accepted());
+    match &router.protocol {
+        Protocol::Http1(_) => http1(outbound, target, io).await,
+        Protocol::Http2(_) => http2(outbound, target, io).await,
+        Protocol::Detect { .. } => detect(outbound, target, io).await,
+        Protocol::Opaque(route) => tcp::opaque(io, route).await,
+        Protocol::Tls(_) => Ok(()),
+        Protocol::Invalid(why) => Err(Fault::because(Kind::Policy, Side::Control, why.to_string())),
+    }
+}
+
+async fn target(outbound: &Outbound, dst: SocketAddr) -> Result<Target, DiscoveryError> {
+    let policy = outbound.discovery.outbound(dst).await?;
+    Ok(Target::new(dst, policy, &outbound.builder))
+}
+
+async fn detect(outbound: &Arc<Outbound>, target: Arc<Target>, mut io: Io) -> Result<(), Fault> {
+    let router = target.router();
+    let detection = outbound.report.detection(&router.parent);
+    let seen = detect::preface(&mut io, outbound.config.detect_timeout).await;
+    detection.finish(&seen);
+    match seen.map_err(|error| Fault::because(Kind::Reset, Side::Client, error))? {
+        Seen::Decided(Preface::Http1) => http1(outbound, target, io).await,
+        Seen::Decided(Preface::Http2) => http2(outbound, target, io).await,
+        Seen::Ended => Ok(()),
+        Seen::Decided(_) | Seen::TimedOut => match &router.protocol {
+            Protocol::Detect { opaque, .. } | Protocol::Opaque(opaque) => tcp::opaque(io, opaque).await,
+            _ => Err(Fault::because(
+                Kind::Policy,
+                Side::Control,
+                "the policy has changed meanwhile",
+            )),
+        },
+    }
+}
+
+async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
+    let connection = Connection::new(outbound.clone(), target);
+    let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
+    let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
+    let served = server::http1(io, service, closing, drain).await;
+    ended(served);
+    Ok(())
+}
+
+async fn http2(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
+    let connection = Connection::new(outbound.clone(), target);
+    let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
+    let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
+    let served = server::http2(io, service, &outbound.config.http2_server, closing, drain).await;
+    ended(served);
+    Ok(())
+}
+
+/// A client that goes away in the middle is no fault of anybody's here.
+fn ended(served: Result<(), hyper::Error>) {
+    if let Err(error) = served {
+        tracing::debug!(error = %error::chain(&error), "an HTTP connection from the application ended early");
+    }
+}

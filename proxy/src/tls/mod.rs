@@ -6,6 +6,7 @@
 mod anchors;
 pub mod client;
 mod credentials;
+pub mod dial;
 mod error;
 pub mod server;
 #[cfg(test)]

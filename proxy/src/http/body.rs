@@ -1,0 +1,176 @@
+//! Bodies: an enum of every body that is sent, and a wrapper that reports its end exactly once.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::http::pool::Lease;
+
+/// Every body that is sent.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// A few bytes of our own.
+    Full(Bytes),
+    /// What a peer sends. The connection it comes from goes back to its pool when it has ended.
+    Incoming(Incoming, Option<Box<Lease>>),
+}
+
+/// How a body ended.
+#[derive(Debug)]
+pub enum End<'a> {
+    /// Completely.
+    Complete,
+    /// With an error of the peer that sends it.
+    Failed(&'a hyper::Error),
+    /// Nobody wanted the rest.
+    Dropped,
+}
+
+/// Learns of what happens to a response's body.
+pub trait Track {
+    /// The first frame has arrived, or the end if there was none.
+    fn first_frame(&mut self);
+    /// The trailers have arrived.
+    fn trailers(&mut self, trailers: &HeaderMap);
+    /// It is over. Called exactly once.
+    fn finish(self, end: End<'_>);
+}
+
+/// A body that reports to `T`.
+#[derive(Debug)]
+pub struct Tracked<T: Track> {
+    body: Body,
+    track: Option<T>,
+    begun: bool,
+}
+
+impl From<Incoming> for Body {
+    fn from(body: Incoming) -> Self {
+        Self::Incoming(body, None)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(_) => {
+                let Self::Full(bytes) = std::mem::take(&mut *self) else {
+                    return Poll::Ready(None);
+                };
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Incoming(body, lease) => {
+                let polled = Pin::new(&mut *body).poll_frame(cx);
+                let ended = matches!(&polled, Poll::Ready(None)) || body.is_end_stream();
+                if ended && let Some(lease) = lease.take() {
+                    lease.give_back();
+                }
+                polled
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) => false,
+            Self::Incoming(body, _) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Incoming(body, _) => body.size_hint(),
+        }
+    }
+}
+
+impl<T: Track> Tracked<T> {
+    /// A body that reports to `track`.
+    pub fn new(body: Body, track: T) -> Self {
+        Self {
+            body,
+            track: Some(track),
+            begun: false,
+        }
+    }
+
+    fn begin(&mut self) {
+        if !self.begun {
+            self.begun = true;
+            if let Some(track) = &mut self.track {
+                track.first_frame();
+            }
+        }
+    }
+
+    fn finish(&mut self, end: End<'_>) {
+        self.begin();
+        if let Some(track) = self.track.take() {
+            track.finish(end);
+        }
+    }
+}
+
+impl<T: Track + Unpin> HttpBody for Tracked<T> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(None) => self.finish(End::Complete),
+            Poll::Ready(Some(Err(error))) => self.finish(End::Failed(error)),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.begin();
+                if let (Some(trailers), Some(track)) = (frame.trailers_ref(), &mut self.track) {
+                    track.trailers(trailers);
+                }
+                if self.body.is_end_stream() {
+                    self.finish(End::Complete);
+                }
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<T: Track> Drop for Tracked<T> {
+    fn drop(&mut self) {
+        // hyper does not poll a body that says it has ended (HEAD, 204, an empty one).
+        let end = if self.body.is_end_stream() {
+            End::Complete
+        } else {
+            End::Dropped
+        };
+        self.finish(end);
+    }
+}

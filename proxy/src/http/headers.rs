@@ -1,0 +1,133 @@
+//! Header rules: hop-by-hop fields, and the names of Linkerd's own.
+
+use http::header::{CONNECTION, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Uri};
+
+/// Who the client proved to be; set or removed by the inbound proxy, never trusted from a client.
+pub const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
+/// The version that an HTTP/1 request had before it was carried over HTTP/2.
+pub const ORIG_PROTO: HeaderName = HeaderName::from_static("l5d-orig-proto");
+/// Why the proxy refused or failed a request.
+pub const PROXY_ERROR: HeaderName = HeaderName::from_static("l5d-proxy-error");
+/// `close`: the proxy asks for the connection to be closed.
+pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("l5d-proxy-connection");
+/// The identity that the application requires of the server.
+pub const REQUIRE_ID: HeaderName = HeaderName::from_static("l5d-require-id");
+/// The canonical name of a profile's destination.
+pub const DST_CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const NON_STANDARD_PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes the fields that concern one connection only (RFC 9110 §7.6.1): `connection` with every field that it
+/// names, `keep-alive`, `proxy-connection`, `upgrade`. `te` and `transfer-encoding` stay, they frame the message.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(named) = headers.get(CONNECTION)
+        && named != "close"
+        && named != "keep-alive"
+    {
+        strip_named(headers);
+    }
+    headers.remove(CONNECTION);
+    headers.remove(KEEP_ALIVE);
+    headers.remove(NON_STANDARD_PROXY_CONNECTION);
+    headers.remove(UPGRADE);
+}
+
+/// Removes the fields that `connection` names.
+fn strip_named(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| *name != TE && *name != TRANSFER_ENCODING && *name != HOST)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// The authority a request is for: that of its target, else `Host`; empty if neither is there.
+pub fn authority<B>(request: &Request<B>) -> &str {
+    match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => request
+            .headers()
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or(""),
+    }
+}
+
+/// Gives a request target the `http` scheme and this authority, as HTTP/2 needs it (RFC 9113 §8.3.1).
+pub fn with_authority(uri: &Uri, authority: &str) -> Option<Uri> {
+    let path = uri.path_and_query().map_or("/", |p| p.as_str());
+    Uri::builder()
+        .scheme("http")
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .ok()
+}
+
+/// Whether a message is gRPC (`content-type: application/grpc*`).
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// A header value from text; control characters make it `unexpected error`.
+pub fn error_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unexpected error"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped(fields: &[(&str, &str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
+        }
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<String> = headers.keys().map(ToString::to_string).collect();
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn what_connection_names_goes_with_it() {
+        let left = stripped(&[
+            ("connection", "x-a, keep-alive"),
+            ("connection", "X-B"),
+            ("x-a", "1"),
+            ("x-b", "2"),
+            ("x-c", "3"),
+        ]);
+        assert_eq!(left, ["x-c"]);
+    }
+
+    #[test]
+    fn framing_fields_stay_even_when_connection_names_them() {
+        let left = stripped(&[
+            ("connection", "te, transfer-encoding, host"),
+            ("te", "trailers"),
+            ("host", "a"),
+        ]);
+        assert_eq!(left, ["host", "te"]);
+    }
+
+    #[test]
+    fn an_origin_form_target_gets_scheme_and_authority() {
+        let uri = with_authority(&"/a?b=c".parse().unwrap(), "web:80").unwrap();
+        assert_eq!(uri.to_string(), "http://web:80/a?b=c");
+        assert!(with_authority(&"/".parse().unwrap(), "not valid").is_none());
+    }
+}

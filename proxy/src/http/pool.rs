@@ -1,0 +1,243 @@
+//! Connections to one address: an idle stack for HTTP/1, one shared connection for HTTP/2.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response, Version};
+use outrigger_policy::endpoint::Http2Params;
+use tokio::time::Instant;
+
+use crate::error::{Fault, Kind, Side};
+use crate::http::body::Body;
+use crate::http::client::{self, Http1, Http2, Windows};
+use crate::net::header::Session;
+use crate::tls::dial::Dial;
+
+/// Connections to one address.
+#[derive(Debug)]
+pub struct Pool {
+    dial: Dial,
+    settings: Settings,
+    params: Http2Params,
+    /// The connection last used is on top: the others get old and are closed.
+    idle: Mutex<Idle>,
+    /// The HTTP/2 connection in use.
+    http2: Mutex<Option<Http2>>,
+    /// Held while an HTTP/2 connection is being opened, so that one is opened and not one per request.
+    opening: tokio::sync::Mutex<()>,
+}
+
+/// How a pool behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// HTTP/1 connections kept without a request.
+    pub max_idle: usize,
+    /// How long an HTTP/1 connection is kept without a request.
+    pub idle_timeout: Duration,
+    /// HTTP/2 flow control.
+    pub windows: Windows,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// Oldest first.
+    stack: Vec<(Http1, Instant)>,
+    /// Whether a task is under way that closes what gets old.
+    sweeping: bool,
+}
+
+/// An HTTP/1 connection in use; it goes back to its pool with [`Lease::give_back`], or is closed when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    sender: Http1,
+    pool: Arc<Pool>,
+}
+
+/// A request that failed. Sending it elsewhere is safe when it comes back: nothing of it was written.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub fault: Fault,
+    /// The request, if nothing of it was written.
+    pub unsent: Option<Box<Request<Body>>>,
+}
+
+impl Pool {
+    /// A pool without connections; they are opened when requests need them.
+    pub fn new(dial: Dial, settings: Settings, params: Http2Params) -> Arc<Self> {
+        Arc::new(Self {
+            dial,
+            settings,
+            params,
+            idle: Mutex::default(),
+            http2: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// How the address is dialled.
+    pub fn dial(&self) -> &Dial {
+        &self.dial
+    }
+
+    /// Sends a request by the version it has. The answer's body carries the connection back into the pool.
+    pub async fn send(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Failed> {
+        match request.version() {
+            Version::HTTP_2 => self.send_http2(request).await,
+            _ => self.send_http1(request).await,
+        }
+    }
+
+    async fn send_http1(self: &Arc<Self>, mut request: Request<Body>) -> Result<Response<Body>, Failed> {
+        // HTTP/1.0 has no persistent connections to speak of (RFC 9112 §9.3).
+        let reusable = request.version() == Version::HTTP_11;
+        loop {
+            let (mut sender, reused) = match self.checkout().filter(|_| reusable) {
+                Some(mut sender) => match sender.ready().await {
+                    Ok(()) => (sender, true),
+                    Err(_closed) => continue,
+                },
+                None => match self.open_http1().await {
+                    Ok(sender) => (sender, false),
+                    Err(fault) => {
+                        return Err(Failed {
+                            fault,
+                            unsent: Some(Box::new(request)),
+                        });
+                    }
+                },
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    let lease = reusable.then(|| {
+                        Box::new(Lease {
+                            sender,
+                            pool: self.clone(),
+                        })
+                    });
+                    return Ok(response.map(|body| leased(body, lease)));
+                }
+                Err(mut error) => match error.take_message() {
+                    // The server closed an idle connection as we took it: the next one, or a fresh one.
+                    Some(unsent) if reused => request = unsent,
+                    unsent => return Err(failed(error.into_error(), unsent)),
+                },
+            }
+        }
+    }
+
+    async fn send_http2(&self, request: Request<Body>) -> Result<Response<Body>, Failed> {
+        let mut sender = match self.http2_sender().await {
+            Ok(sender) => sender,
+            Err(fault) => {
+                return Err(Failed {
+                    fault,
+                    unsent: Some(Box::new(request)),
+                });
+            }
+        };
+        match sender.try_send_request(request).await {
+            Ok(response) => Ok(response.map(Body::from)),
+            Err(mut error) => {
+                let unsent = error.take_message();
+                Err(failed(error.into_error(), unsent))
+            }
+        }
+    }
+
+    /// The connection in use, or a new one.
+    async fn http2_sender(&self) -> Result<Http2, Fault> {
+        let current = || lock(&self.http2).clone().filter(|sender| !sender.is_closed());
+        if let Some(sender) = current() {
+            return Ok(sender);
+        }
+        let _opening = self.opening.lock().await;
+        if let Some(sender) = current() {
+            return Ok(sender);
+        }
+        let io = self.dial.connect(Some(Session::Http2)).await?;
+        let sender = client::http2(io, self.settings.windows, &self.params)
+            .await
+            .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))?;
+        *lock(&self.http2) = Some(sender.clone());
+        Ok(sender)
+    }
+
+    async fn open_http1(&self) -> Result<Http1, Fault> {
+        let io = self.dial.connect(Some(Session::Http1)).await?;
+        client::http1(io)
+            .await
+            .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))
+    }
+
+    /// The idle connection used last, if one is still open.
+    fn checkout(&self) -> Option<Http1> {
+        let mut idle = lock(&self.idle);
+        while let Some((sender, since)) = idle.stack.pop() {
+            if !sender.is_closed() && since.elapsed() < self.settings.idle_timeout {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn put_back(self: &Arc<Self>, sender: Http1) {
+        let mut idle = lock(&self.idle);
+        if sender.is_closed() || idle.stack.len() >= self.settings.max_idle {
+            return;
+        }
+        idle.stack.push((sender, Instant::now()));
+        if !idle.sweeping {
+            idle.sweeping = true;
+            tokio::spawn(sweep(self.clone()));
+        }
+    }
+}
+
+impl Lease {
+    /// Puts the connection back: the answer has been read to its end.
+    pub fn give_back(self) {
+        self.pool.clone().put_back(self.sender);
+    }
+}
+
+/// Closes connections that nobody has used for the idle timeout, until none is idle.
+async fn sweep(pool: Arc<Pool>) {
+    let timeout = pool.settings.idle_timeout;
+    loop {
+        tokio::time::sleep(timeout).await;
+        let mut idle = lock(&pool.idle);
+        let fresh = idle
+            .stack
+            .partition_point(|(_, since)| since.elapsed() >= timeout);
+        idle.stack.drain(..fresh);
+        if idle.stack.is_empty() {
+            idle.stack = Vec::new();
+            idle.sweeping = false;
+            return;
+        }
+    }
+}
+
+fn leased(body: hyper::body::Incoming, lease: Option<Box<Lease>>) -> Body {
+    use http_body::Body as _;
+    match lease {
+        Some(lease) if body.is_end_stream() => {
+            lease.give_back();
+            Body::Incoming(body, None)
+        }
+        lease => Body::Incoming(body, lease),
+    }
+}
+
+fn failed(error: hyper::Error, unsent: Option<Request<Body>>) -> Failed {
+    Failed {
+        fault: Fault::because(Kind::Reset, Side::Server, error),
+        unsent: unsent.map(Box::new),
+    }
+}
+
+/// A lock whose holder panicked is as good as any: what it guards is replaced whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,108 @@
+//! Serving HTTP: hyper's two servers with our settings, and their drain.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Notify;
+
+use crate::config::{FlowControl, Http2Server, KeepAlive};
+use crate::drain::Drain;
+use crate::error::BoxError;
+use crate::http::body::{Track, Tracked};
+use crate::net::io::Io;
+
+/// Asks one connection to finish what it has and close.
+#[derive(Clone, Debug, Default)]
+pub struct Closing(Arc<Notify>);
+
+impl Closing {
+    /// Asks.
+    pub fn ask(&self) {
+        self.0.notify_one();
+    }
+
+    async fn asked(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// Serves HTTP/1.0 and 1.1 until the client goes, an error, or the drain's end.
+pub async fn http1<S, T>(io: Io, service: S, closing: Closing, mut drain: Drain) -> Result<(), hyper::Error>
+where
+    S: Service<Request<Incoming>, Response = Response<Tracked<T>>, Error = BoxError>,
+    T: Track + Unpin + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .half_close(true);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        () = drain.started() => {}
+        () = closing.asked() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+/// Serves HTTP/2 until the client goes, an error, or the drain's end.
+pub async fn http2<S, T>(
+    io: Io,
+    service: S,
+    settings: &Http2Server,
+    closing: Closing,
+    mut drain: Drain,
+) -> Result<(), hyper::Error>
+where
+    S: Service<Request<Incoming>, Response = Response<Tracked<T>>, Error = BoxError> + Clone,
+    S::Future: Send + 'static,
+    T: Track + Unpin + Send + 'static,
+{
+    let builder = http2_builder(settings);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        () = drain.started() => {}
+        () = closing.asked() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+fn http2_builder(settings: &Http2Server) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new());
+    match settings.flow_control {
+        FlowControl::Adaptive => builder.adaptive_window(true),
+        FlowControl::Fixed {
+            stream_window,
+            connection_window,
+        } => builder
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window),
+    };
+    if let Some(KeepAlive { interval, timeout }) = settings.keep_alive {
+        builder.keep_alive_interval(interval).keep_alive_timeout(timeout);
+    }
+    builder.max_concurrent_streams(settings.max_concurrent_streams);
+    if let Some(size) = settings.max_frame_size {
+        builder.max_frame_size(size);
+    }
+    if let Some(size) = settings.max_header_list_size {
+        builder.max_header_list_size(size);
+    }
+    if let Some(streams) = settings.max_pending_accept_reset_streams {
+        builder.max_pending_accept_reset_streams(streams);
+    }
+    if let Some(size) = settings.max_send_buf_size {
+        builder.max_send_buf_size(size);
+    }
+    builder
+}

@@ -1,0 +1,115 @@
+//! Connections to the inbound port itself: from peer proxies, with a transport header (spec §3.6).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use outrigger_policy::authz::ClientTls;
+use tokio::io::AsyncReadExt;
+
+use crate::error::{Fault, Kind, Side};
+use crate::inbound::arrival::Arrival;
+use crate::inbound::shared::Inbound;
+use crate::inbound::tls::in_time;
+use crate::net::detect::tls::Hello;
+use crate::net::detect::{self, Seen};
+use crate::net::header::{self, Decoded, Session, TransportHeader};
+use crate::net::io::{Io, Socket};
+use crate::net::listen::Accepted;
+use crate::telemetry::labels::TlsAccept;
+use crate::tls::server;
+
+/// The connection of a peer proxy, up to the point where it is what the header says; `None`: it left without a word.
+pub(super) async fn accept(
+    inbound: &Arc<Inbound>,
+    accepted: Accepted,
+) -> Result<Option<(Arrival, Io, Option<Session>)>, Fault> {
+    let Accepted {
+        tcp,
+        peer: client,
+        original_dst: local,
+    } = accepted;
+    let within = inbound.config.detect_timeout;
+    let authenticate = || refused("direct connections must be mutually authenticated");
+    let mut socket = Socket::new(tcp);
+    let credentials = inbound.credentials.get();
+    match detect::client_hello(&mut socket, within).await {
+        Err(error) => return Err(Fault::because(Kind::Reset, Side::Client, error)),
+        Ok(Seen::Decided(Hello::Tls { sni: Some(sni) })) if sni == *credentials.server_name() => {}
+        Ok(Seen::Ended) => return Ok(None),
+        Ok(_) => return Err(authenticate()),
+    }
+    let handshake = server::accept(&credentials, socket, true);
+    let accepted = in_time(within, handshake).await?;
+    let client_id = accepted.client.ok_or_else(authenticate)?;
+    if !accepted.header_negotiated {
+        return Err(refused("direct connections require transport header negotiation"));
+    }
+    let mut io = Io::server(accepted.stream);
+    let header = read_header(&mut io, within).await?;
+    inbound.report.transport_header(&header, &client_id);
+    if let Some(name) = &header.name {
+        let text = format!(
+            "{name} is for a multicluster gateway, which this version is not: dial the service itself"
+        );
+        return Err(Fault::because(Kind::Policy, Side::Client, text));
+    }
+    let port = header.port.get();
+    if port == inbound.config.listen.port() {
+        return Err(Fault::because(
+            Kind::Loop,
+            Side::Client,
+            format!("inbound connection must not target port {port}"),
+        ));
+    }
+    let arrival = Arrival {
+        client,
+        dst: SocketAddr::new(local.ip(), port),
+        labels: TlsAccept::Terminated {
+            client_id: Some(client_id.clone()),
+        },
+        tls: ClientTls::Terminated(Some(client_id)),
+        policy: inbound.policy(port),
+    };
+    let io = io.metered(inbound.report.accepted(&arrival));
+    Ok(Some((arrival, io, header.session)))
+}
+
+/// Reads the transport header; what follows it stays to be read.
+async fn read_header(io: &mut Io, within: Duration) -> Result<TransportHeader, Fault> {
+    let mut buf = BytesMut::new();
+    let reading = async {
+        loop {
+            let n = io
+                .read_buf(&mut buf)
+                .await
+                .map_err(|error| Fault::because(Kind::Reset, Side::Client, error))?;
+            let bad = |error| Fault::because(Kind::BadRequest, Side::Client, error);
+            match header::decode(&buf).map_err(bad)? {
+                Decoded::Complete(header, length) => return Ok((header, length)),
+                Decoded::NeedMore if n == 0 => {
+                    return Err(refused("the connection ended within its transport header"));
+                }
+                Decoded::NeedMore => {}
+            }
+        }
+    };
+    let (header, length) = match tokio::time::timeout(within, reading).await {
+        Ok(result) => result?,
+        Err(_elapsed) => {
+            return Err(Fault::because(
+                Kind::DetectTimeout,
+                Side::Client,
+                "no transport header came in time",
+            ));
+        }
+    };
+    buf.advance(length);
+    io.unread(buf);
+    Ok(header)
+}
+
+fn refused(text: &str) -> Fault {
+    Fault::because(Kind::Unauthorized, Side::Client, text.to_owned())
+}

@@ -1,0 +1,188 @@
+//! A request from the mesh: route it, authorize it, forward it to the application.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+use outrigger_policy::authz::{ClientTls, Deny, authorize};
+use outrigger_policy::inbound::{InboundPolicy, InboundProtocol, InboundRule};
+use outrigger_policy::route::{Head, RouteTable};
+
+use crate::error::{self, BoxError, Fault, Kind, Side};
+use crate::exchange::{self, Exchange};
+use crate::http::body::{Body, Tracked};
+use crate::http::headers::{self, CLIENT_ID};
+use crate::http::orig_proto;
+use crate::http::respond::{self, Asked};
+use crate::http::server::Closing;
+use crate::inbound::arrival::Arrival;
+use crate::inbound::report::Resolved;
+use crate::inbound::shared::Inbound;
+
+/// A connection from the mesh on which HTTP is spoken.
+#[derive(Debug)]
+pub(super) struct Connection {
+    inbound: Arc<Inbound>,
+    arrival: Arrival,
+    /// What the application is told about the client.
+    client_id: Option<HeaderValue>,
+    /// Metrics of this connection's requests, by route and authorization.
+    resolved: Resolved,
+    pub(super) closing: Closing,
+}
+
+impl Connection {
+    pub(super) fn new(inbound: Arc<Inbound>, arrival: Arrival) -> Arc<Self> {
+        let client_id = match &arrival.tls {
+            ClientTls::Terminated(Some(id)) => HeaderValue::from_str(id.as_str()).ok(),
+            ClientTls::Terminated(None) | ClientTls::None => None,
+        };
+        let resolved = Resolved::default();
+        Arc::new(Self {
+            inbound,
+            arrival,
+            client_id,
+            resolved,
+            closing: Closing::default(),
+        })
+    }
+}
+
+/// Carries one request from the mesh to the application, and the answer back.
+///
+/// An error is one that the client should see as such: an HTTP/2 stream that the application reset is reset here too.
+pub(super) async fn request(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Tracked<Exchange>>, BoxError> {
+    let asked = Asked {
+        version: request.version(),
+        grpc: request.version() == Version::HTTP_2 && headers::is_grpc(request.headers()),
+        informational: matches!(connection.arrival.tls, ClientTls::Terminated(_)),
+    };
+    let permit = match connection.inbound.limit.enter() {
+        Ok(permit) => permit,
+        Err(fault) => return refuse(&connection, Exchange::refused(), fault, asked),
+    };
+    let mut exchange = Exchange::open(permit);
+    match forward(&connection, request.map(Body::from), &mut exchange).await {
+        Ok(response) => Ok(exchange.track(response)),
+        Err(fault) => refuse(&connection, exchange, fault, asked),
+    }
+}
+
+/// Routes the request, authorizes it, and sends it to the application.
+async fn forward(
+    connection: &Connection,
+    mut request: Request<Body>,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, Fault> {
+    let native = request.version();
+    let downgraded = if native == Version::HTTP_2 {
+        orig_proto::downgrade(&mut request)
+    } else {
+        None
+    };
+    identify(&mut request, connection.client_id.as_ref());
+    admit(connection, &request, exchange)?;
+    headers::strip_hop_by_hop(request.headers_mut());
+    let pool = connection.inbound.local.pool(connection.arrival.dst)?;
+    let mut response = pool.send(request).await.map_err(|failed| failed.fault)?;
+    headers::strip_hop_by_hop(response.headers_mut());
+    match downgraded {
+        Some(_) => orig_proto::mark(&mut response),
+        None if native == Version::HTTP_2 => *response.version_mut() = Version::HTTP_2,
+        None => {}
+    }
+    Ok(response)
+}
+
+/// Tells the application who the client is; what a client says of itself is never believed.
+fn identify(request: &mut Request<Body>, client_id: Option<&HeaderValue>) {
+    match client_id {
+        Some(id) => drop(request.headers_mut().insert(CLIENT_ID, id.clone())),
+        None => drop(request.headers_mut().remove(CLIENT_ID)),
+    }
+}
+
+/// Finds the request's route, and whether the client may take it, by the policy as it is now.
+fn admit(connection: &Connection, request: &Request<Body>, exchange: &mut Exchange) -> Result<(), Fault> {
+    let (arrival, report) = (&connection.arrival, &connection.inbound.report);
+    let policy = arrival.policy.get();
+    let head = Head {
+        host: headers::authority(request),
+        method: request.method(),
+        path: request.uri().path(),
+        query: request.uri().query(),
+        headers: request.headers(),
+    };
+    let Some(found) = routes(&policy)?.find(&head) else {
+        report.route_not_found(arrival, &policy);
+        return Err(Fault::new(Kind::NoRoute, Side::Client));
+    };
+    match authorize(&found.then.authorizations, arrival.client.ip(), &arrival.tls) {
+        Ok(permit) => {
+            let handles = connection
+                .resolved
+                .allowed(report, arrival, &policy, found.meta, permit.by);
+            exchange.dispatch(&handles);
+        }
+        Err(Deny) => {
+            report.http_denied(arrival, &policy, found.meta);
+            return Err(Fault::new(Kind::Unauthorized, Side::Client));
+        }
+    }
+    match &found.then.unsupported {
+        Some(why) => Err(Fault::because(Kind::Policy, Side::Control, why.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// The routes that a port's policy has for requests.
+fn routes(policy: &InboundPolicy) -> Result<&RouteTable<InboundRule>, Fault> {
+    match &policy.protocol {
+        InboundProtocol::Detect { routes, .. }
+        | InboundProtocol::Http1(routes)
+        | InboundProtocol::Http2(routes)
+        | InboundProtocol::Grpc(routes) => Ok(routes),
+        InboundProtocol::Invalid(why) => Err(Fault::because(
+            Kind::Policy,
+            Side::Control,
+            format!("invalid server policy: {why}"),
+        )),
+        InboundProtocol::Opaque | InboundProtocol::Tls => {
+            let text = "the port takes no HTTP: the client's side must call it opaque too (config.linkerd.io/opaque-ports)";
+            Err(Fault::because(Kind::Policy, Side::Control, text))
+        }
+    }
+}
+
+/// Answers a fault, unless the client's protocol has a better way to say it.
+fn refuse(
+    connection: &Connection,
+    exchange: Exchange,
+    mut fault: Fault,
+    asked: Asked,
+) -> Result<Response<Tracked<Exchange>>, BoxError> {
+    let Arrival {
+        client, dst, policy, ..
+    } = &connection.arrival;
+    connection.inbound.report.http_error(*dst, &policy.get(), &fault);
+    let reset = fault
+        .source
+        .as_deref()
+        .and_then(|source| exchange::h2_reason(source));
+    if asked.version == Version::HTTP_2
+        && reset.is_some()
+        && let Some(source) = fault.source.take()
+    {
+        return Err(source);
+    }
+    let answer = fault.kind.answer();
+    tracing::info!(client.addr = %client, %dst, reason = answer.reason, error = %error::chain(&fault), "Request failed");
+    if answer.close && asked.version == Version::HTTP_2 {
+        connection.closing.ask();
+    }
+    let context = format!("client {client}: server: {dst}: ");
+    Ok(exchange.track(respond::to_fault(&fault, &context, asked)))
+}

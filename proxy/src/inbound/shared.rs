@@ -1,0 +1,81 @@
+//! What connections from the mesh share.
+
+use std::sync::Arc;
+
+use outrigger_policy::inbound::InboundPolicy;
+use tokio::time::Instant;
+
+use crate::cache::Cache;
+use crate::config;
+use crate::control::Discovery;
+use crate::drain::Drain;
+use crate::exchange::Limit;
+use crate::inbound::local::Local;
+use crate::inbound::report::Report;
+use crate::live::Live;
+use crate::tls::Credentials;
+
+/// Ports whose policies are remembered at the same time: all there are.
+const MAX_PORTS: usize = 65_536;
+
+/// Everything that connections from the mesh share.
+#[derive(Debug)]
+pub struct Inbound {
+    pub(crate) config: config::Inbound,
+    pub(crate) discovery: Discovery,
+    pub(crate) credentials: Live<Credentials>,
+    pub(crate) ports: Cache<u16, Live<InboundPolicy>>,
+    /// Ports that are watched for ever.
+    eager: Vec<Arc<Live<InboundPolicy>>>,
+    pub(crate) local: Local,
+    pub(crate) limit: Limit,
+    pub(crate) report: Report,
+    pub(crate) drain: Drain,
+}
+
+impl Inbound {
+    /// Nothing is accepted yet; the configured ports are watched from now on.
+    pub fn new(
+        config: config::Inbound,
+        discovery: Discovery,
+        credentials: Live<Credentials>,
+        report: Report,
+        drain: Drain,
+    ) -> Arc<Self> {
+        let ports = Cache::new(config.discovery_idle, MAX_PORTS);
+        let eager = config
+            .ports
+            .iter()
+            .map(|port| ports.get_or(&port, || discovery.inbound(port)))
+            .collect();
+        Arc::new(Self {
+            eager,
+            ports,
+            local: Local::new(&config, &report),
+            limit: Limit::new(config.max_in_flight),
+            config,
+            discovery,
+            credentials,
+            report,
+            drain,
+        })
+    }
+
+    /// Forgets ports and pools that nobody has used for a while; while the control plane is away, all are kept.
+    pub fn sweep(&self, now: Instant) {
+        if self.discovery.is_connected() {
+            self.ports.sweep(now);
+        }
+        self.local.sweep(now);
+    }
+
+    /// How many ports are watched for ever.
+    pub fn eager(&self) -> usize {
+        self.eager.len()
+    }
+
+    /// The policy of a port: the configured default until the control plane has answered.
+    pub(super) fn policy(&self, port: u16) -> Arc<Live<InboundPolicy>> {
+        self.ports.get_or(&port, || self.discovery.inbound(port))
+    }
+}

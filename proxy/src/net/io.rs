@@ -1,0 +1,265 @@
+//! Byte streams: a bare socket or one of the two TLS streams, with what detection has read put back in front.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::{client, server};
+
+/// A TCP connection whose first bytes may have been read already; they are read again.
+#[derive(Debug)]
+pub struct Socket {
+    tcp: TcpStream,
+    prefix: Bytes,
+}
+
+/// Whatever bytes are exchanged over. An enum, so that no call is dynamic.
+#[derive(Debug)]
+enum Stream {
+    Plain(Socket),
+    Server(Box<server::TlsStream<Socket>>),
+    Client(Box<client::TlsStream<Socket>>),
+}
+
+/// Counts the bytes of a connection, and its end. `net` reports, it does not know what the labels are.
+pub trait Meter: Send + Sync + std::fmt::Debug {
+    /// The connection counts from now on.
+    fn opened(&self);
+    /// Bytes read from the peer.
+    fn read(&self, bytes: usize);
+    /// Bytes written to the peer.
+    fn written(&self, bytes: usize);
+    /// The connection is gone, with the operating system's error if one ended it.
+    fn closed(&self, errno: Option<i32>);
+}
+
+/// One side of a proxied connection.
+#[derive(Debug)]
+pub struct Io {
+    stream: Stream,
+    prefix: Bytes,
+    meter: Option<Arc<dyn Meter>>,
+    errno: Option<i32>,
+}
+
+impl Socket {
+    /// A fresh connection.
+    pub fn new(tcp: TcpStream) -> Self {
+        Self {
+            tcp,
+            prefix: Bytes::new(),
+        }
+    }
+
+    /// Puts bytes that were read back in front.
+    pub fn unread(&mut self, bytes: BytesMut) {
+        self.prefix = join(bytes, &self.prefix);
+    }
+
+    /// The TCP connection itself.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+}
+
+impl Io {
+    /// A connection without mesh TLS.
+    pub fn plain(socket: Socket) -> Self {
+        Self::over(Stream::Plain(socket))
+    }
+
+    /// A connection from a peer, whose TLS ends here.
+    pub fn server(tls: server::TlsStream<Socket>) -> Self {
+        Self::over(Stream::Server(Box::new(tls)))
+    }
+
+    /// A connection to a peer, with TLS.
+    pub fn client(tls: client::TlsStream<Socket>) -> Self {
+        Self::over(Stream::Client(Box::new(tls)))
+    }
+
+    /// Reports bytes and the end to `meter` from now on.
+    #[must_use]
+    pub fn metered(mut self, meter: Arc<dyn Meter>) -> Self {
+        meter.opened();
+        self.meter = Some(meter);
+        self
+    }
+
+    /// Puts bytes that were read back in front.
+    pub fn unread(&mut self, bytes: BytesMut) {
+        self.prefix = join(bytes, &self.prefix);
+    }
+
+    /// The TCP connection underneath.
+    pub fn tcp(&self) -> &TcpStream {
+        match &self.stream {
+            Stream::Plain(socket) => &socket.tcp,
+            Stream::Server(tls) => &tls.get_ref().0.tcp,
+            Stream::Client(tls) => &tls.get_ref().0.tcp,
+        }
+    }
+
+    fn over(stream: Stream) -> Self {
+        Self {
+            stream,
+            prefix: Bytes::new(),
+            meter: None,
+            errno: None,
+        }
+    }
+
+    /// Remembers which error ended the connection, for `tcp_close_total`.
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            self.errno = error.raw_os_error().or(self.errno);
+        }
+        result
+    }
+
+    fn note_written(&mut self, result: io::Result<usize>) -> io::Result<usize> {
+        if let (Ok(bytes), Some(meter)) = (&result, &self.meter) {
+            meter.written(*bytes);
+        }
+        self.note(result)
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        if let Some(meter) = &self.meter {
+            meter.closed(self.errno);
+        }
+    }
+}
+
+/// `first` followed by `rest`.
+fn join(mut first: BytesMut, rest: &Bytes) -> Bytes {
+    first.extend_from_slice(rest);
+    first.freeze()
+}
+
+/// Serves a read from `prefix`, as far as it goes. `false`: there is nothing left in it.
+fn read_prefix(prefix: &mut Bytes, buf: &mut ReadBuf<'_>) -> bool {
+    if prefix.is_empty() {
+        return false;
+    }
+    let n = prefix.len().min(buf.remaining());
+    buf.put_slice(&prefix[..n]);
+    prefix.advance(n);
+    if prefix.is_empty() {
+        *prefix = Bytes::new(); // gives the buffer back
+    }
+    true
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if read_prefix(&mut self.prefix, buf) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+/// Calls the same method on whichever stream it is.
+macro_rules! each {
+    ($io:expr, $stream:ident => $call:expr) => {
+        match &mut $io.stream {
+            Stream::Plain($stream) => $call,
+            Stream::Server($stream) => $call,
+            Stream::Client($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let io = &mut *self;
+        let before = buf.filled().len();
+        if !read_prefix(&mut io.prefix, buf) {
+            let result = ready!(each!(io, s => Pin::new(s).poll_read(cx, buf)));
+            io.note(result)?;
+        }
+        if let Some(meter) = &io.meter {
+            meter.read(buf.filled().len() - before);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let io = &mut *self;
+        let result = ready!(each!(io, s => Pin::new(s).poll_write(cx, buf)));
+        Poll::Ready(io.note_written(result))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let io = &mut *self;
+        let result = ready!(each!(io, s => Pin::new(s).poll_write_vectored(cx, bufs)));
+        Poll::Ready(io.note_written(result))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(s) => s.is_write_vectored(),
+            Stream::Server(s) => s.is_write_vectored(),
+            Stream::Client(s) => s.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let io = &mut *self;
+        let result = ready!(each!(io, s => Pin::new(s).poll_flush(cx)));
+        Poll::Ready(io.note(result))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let io = &mut *self;
+        let result = ready!(each!(io, s => Pin::new(s).poll_shutdown(cx)));
+        Poll::Ready(io.note(result))
+    }
+}

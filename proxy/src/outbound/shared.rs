@@ -1,0 +1,58 @@
+//! What connections from the application share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::cache::Cache;
+use crate::config;
+use crate::control::Discovery;
+use crate::drain::Drain;
+use crate::exchange::Limit;
+use crate::outbound::report::Report;
+use crate::outbound::router::{Builder, Target};
+
+/// Destinations remembered at the same time; more are served, and looked up each time.
+const MAX_TARGETS: usize = 10_000;
+
+/// Everything that connections from the application share.
+#[derive(Debug)]
+pub struct Outbound {
+    pub(crate) config: config::Outbound,
+    pub(crate) discovery: Discovery,
+    pub(crate) builder: Arc<Builder>,
+    pub(crate) targets: Cache<SocketAddr, Target>,
+    pub(crate) limit: Limit,
+    pub(crate) report: Report,
+    pub(crate) drain: Drain,
+}
+
+impl Outbound {
+    /// Nothing is accepted yet.
+    pub fn new(
+        config: config::Outbound,
+        discovery: Discovery,
+        builder: Arc<Builder>,
+        report: Report,
+        drain: Drain,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            targets: Cache::new(config.discovery_idle, MAX_TARGETS),
+            limit: Limit::new(config.max_in_flight),
+            config,
+            discovery,
+            builder,
+            report,
+            drain,
+        })
+    }
+
+    /// Forgets destinations that nobody has used for a while; while the control plane is away, all are kept.
+    pub fn sweep(&self, now: Instant) {
+        if self.discovery.is_connected() {
+            self.targets.sweep(now);
+            self.builder.sweep(now);
+        }
+    }
+}

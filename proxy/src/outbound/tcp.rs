@@ -1,0 +1,69 @@
+//! Connections whose bytes are only passed on: opaque ones, and TLS of the application by its SNI.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_policy::outbound::{TlsRoute, find_tls};
+
+use crate::balance::Balancer;
+use crate::balance::endpoint::Picked;
+use crate::error::{Fault, Kind, Side};
+use crate::net::copy;
+use crate::net::detect::tls::Hello;
+use crate::net::detect::{self, Seen};
+use crate::net::io::{Io, Meter, Socket};
+use crate::outbound::router::Opaque;
+
+/// Endpoints tried for one connection.
+const MAX_ENDPOINTS: usize = 3;
+
+/// Passes a connection's bytes on by an opaque route.
+pub(super) async fn opaque(mut io: Io, route: &Opaque) -> Result<(), Fault> {
+    // The endpoint carries the connection as load until it ends.
+    let (mut server, _picked) = connect(route.balancer()?).await?;
+    if let Err(error) = copy::both_ways(&mut io, &mut server).await {
+        tracing::debug!(%error, "an opaque connection ended early");
+    }
+    Ok(())
+}
+
+/// Passes TLS of the application on, to where its server name says.
+pub(super) async fn tls(
+    mut socket: Socket,
+    meter: Arc<dyn Meter>,
+    routes: &[TlsRoute<Opaque>],
+    within: Duration,
+) -> Result<(), Fault> {
+    let no_route = |text: &str| Err(Fault::because(Kind::NoRoute, Side::Client, text.to_owned()));
+    let seen = detect::client_hello(&mut socket, within).await;
+    let sni = match seen.map_err(|error| Fault::because(Kind::Reset, Side::Client, error))? {
+        Seen::Decided(Hello::Tls { sni: Some(sni) }) => sni,
+        Seen::Decided(_) => return no_route("Could not find SNI"),
+        Seen::TimedOut => return no_route("SNI detection timed out"),
+        Seen::Ended => return Ok(()),
+    };
+    match find_tls(routes, sni.as_str()) {
+        Some(found) => opaque(Io::plain(socket).metered(meter), &found.route).await,
+        None => no_route(&format!("no TLS route takes {sni}")),
+    }
+}
+
+/// Opens a connection to the least loaded endpoint that takes one.
+async fn connect(balancer: &Balancer) -> Result<(Io, Picked), Fault> {
+    for tried in 1.. {
+        let picked = balancer.pick().await?;
+        match picked.endpoint().pool().dial().connect(None).await {
+            Ok(io) => {
+                picked.answered();
+                return Ok((io, picked));
+            }
+            Err(fault) => {
+                picked.endpoint().unreachable();
+                if tried == MAX_ENDPOINTS || !balancer.is_ready() {
+                    return Err(fault);
+                }
+            }
+        }
+    }
+    unreachable!("the last endpoint either connects or fails")
+}
