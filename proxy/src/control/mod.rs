@@ -5,11 +5,13 @@
 //! | [`channel`] | one HTTP/2 connection to a service of the control plane, re-made when it fails |
 //! | [`stream`] | one watch over it, re-opened when it ends |
 //! | [`discovery`] | what is known of destinations and ports, as `Live` values |
+//! | [`identity`] | the proxy's certificate, renewed in time |
 //!
 //! Losing the control plane stops nothing that runs: every `Live` keeps its last good value.
 
 pub mod channel;
 pub mod discovery;
+pub mod identity;
 pub mod metrics;
 pub mod stream;
 mod waits;
