@@ -1,6 +1,7 @@
 //! Builds the controller, in the order in which things need each other, and ends it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -8,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
@@ -15,12 +17,18 @@ use crate::admin::{Admin, Readiness};
 use crate::cli::Controller;
 use crate::ending::{self, End};
 use crate::identity::account::InvalidLabel;
-use crate::identity::{State, StateError, Trust};
+use crate::identity::{State, StateError};
+use crate::index::cluster::Cluster;
+use crate::serve::destination::Destination;
 use crate::serve::identity::{Certifier, IdentityMetrics};
+use crate::serve::policy::Policies;
 use crate::serve::{Listener, ServeMetrics};
+use crate::source::directory::Directory;
+use crate::source::metrics::ManifestMetrics;
 use crate::tls::{self, ClientCertificate, Leaf, ServerError};
 
 const STATE: &str = "the state directory";
+const MANIFESTS: &str = "the manifests";
 const LISTENERS: &str = "the listeners";
 const END: &str = "the end of this process";
 
@@ -64,6 +72,14 @@ pub enum StartError {
     /// The state directory is not usable.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The manifests are not there.
+    #[error("--manifests {}: {source}; name an existing directory or file", path.display())]
+    Manifests {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// An address is taken or not this machine's.
     #[error("--{flag} {address}: {source}; is another controller running?")]
     Bind {
@@ -95,45 +111,28 @@ struct Sockets {
 /// Starts a controller. When this returns, all of its listeners accept.
 pub async fn start(options: Controller) -> Result<Running, StartError> {
     let mut registry = Registry::default();
-    let serve_metrics = ServeMetrics::register(&mut registry);
-    let identity_metrics = IdentityMetrics::register(&mut registry);
-    let ca_expiry = register_process(&mut registry);
-    let readiness = Readiness::waiting_for([STATE, LISTENERS]);
-    let (end, ending) = ending::channel();
+    let metrics = Metrics::register(&mut registry);
+    let readiness = Readiness::waiting_for([STATE, MANIFESTS, LISTENERS]);
     let mut background = JoinSet::new();
-
     let admin = bind("admin-addr", options.admin_addr).await?;
     let admin_address = address(&admin, options.admin_addr);
     background.spawn(Admin::new(readiness.clone(), registry).serve(admin));
 
-    let trust = options.trust().map_err(StartError::Option)?;
-    let state_dir = options.state_dir.clone();
-    let state = Arc::new(tokio::task::spawn_blocking(move || State::open(&state_dir)).await??);
-    let expiry = state.ca.expiry().duration_since(UNIX_EPOCH).unwrap_or_default();
-    ca_expiry.set(i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX));
+    let state = open_state(&options, &metrics).await?;
     readiness.done(STATE);
+    let directory = open_manifests(&options).await?;
+    let cluster = directory.cluster();
+    background.spawn(metrics.manifests.clone().follow(cluster.clone()));
+    background.spawn(directory.run());
+    readiness.done(MANIFESTS);
 
     let sockets = Sockets::bind(&options).await?;
-    let addresses = Addresses {
-        admin: admin_address,
-        identity: address(&sockets.identity, options.identity_addr),
-        destination: address(&sockets.destination, options.destination_addr),
-        policy: address(&sockets.policy, options.policy_addr),
-    };
-    let certifier = Certifier::new(
-        state.clone(),
-        trust.clone(),
-        options.identity_issuance_lifetime,
-        identity_metrics,
-    );
-    let apis = Apis {
-        identity: Routes::new(certifier.into_service()),
-        destination: Routes::default(),
-        policy: Routes::default(),
-    };
+    let addresses = sockets.addresses(admin_address, &options);
+    let apis = Apis::new(&options, state.clone(), cluster, &metrics)?;
+    let (end, ending) = ending::channel();
     let mut servers = JoinSet::new();
-    for listener in listeners(&options, &state, &trust, sockets, apis, &mut background)? {
-        servers.spawn(listener.serve(ending.clone(), serve_metrics.clone()));
+    for listener in listeners(&options, &state, sockets, apis, &mut background)? {
+        servers.spawn(listener.serve(ending.clone(), metrics.serve.clone()));
     }
     readiness.done(LISTENERS);
     tracing::info!(?addresses, "serving");
@@ -160,6 +159,27 @@ impl Running {
     }
 }
 
+async fn open_state(options: &Controller, metrics: &Metrics) -> Result<Arc<State>, StartError> {
+    let dir = options.state_dir.clone();
+    let state = tokio::task::spawn_blocking(move || State::open(&dir)).await??;
+    let expiry = state.ca.expiry().duration_since(UNIX_EPOCH).unwrap_or_default();
+    metrics
+        .ca_expiry
+        .set(i64::try_from(expiry.as_secs()).unwrap_or(i64::MAX));
+    Ok(Arc::new(state))
+}
+
+async fn open_manifests(options: &Controller) -> Result<Directory, StartError> {
+    let path = options.manifests.clone();
+    let opened = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || Directory::open(&path)
+    });
+    opened
+        .await?
+        .map_err(|source| StartError::Manifests { path, source })
+}
+
 /// The services of each listener.
 struct Apis {
     identity: Routes,
@@ -167,14 +187,35 @@ struct Apis {
     policy: Routes,
 }
 
+impl Apis {
+    fn new(
+        options: &Controller,
+        state: Arc<State>,
+        cluster: watch::Receiver<Arc<Cluster>>,
+        metrics: &Metrics,
+    ) -> Result<Self, StartError> {
+        let settings = Arc::new(options.settings().map_err(StartError::Option)?);
+        let trust = options.trust().map_err(StartError::Option)?;
+        let lifetime = options.identity_issuance_lifetime;
+        let certifier = Certifier::new(state, trust, lifetime, metrics.identity.clone());
+        let policies = Policies::new(cluster.clone(), settings.clone());
+        Ok(Self {
+            identity: Routes::new(certifier.into_service()),
+            destination: Routes::new(Destination::new(cluster, settings).into_service()),
+            policy: Routes::new(policies.clone().into_inbound_service())
+                .add_service(policies.into_outbound_service()),
+        })
+    }
+}
+
 fn listeners(
     options: &Controller,
     state: &Arc<State>,
-    trust: &Trust,
     sockets: Sockets,
     apis: Apis,
     background: &mut JoinSet<()>,
 ) -> Result<[Listener; 3], StartError> {
+    let trust = options.trust().map_err(StartError::Option)?;
     let mut leaf = |service| -> Result<Leaf, StartError> {
         let name = trust.control_plane(service)?;
         let lifetime = options.identity_issuance_lifetime;
@@ -227,6 +268,42 @@ impl Sockets {
             policy: bind("policy-addr", options.policy_addr).await?,
         })
     }
+
+    fn addresses(&self, admin: SocketAddr, options: &Controller) -> Addresses {
+        Addresses {
+            admin,
+            identity: address(&self.identity, options.identity_addr),
+            destination: address(&self.destination, options.destination_addr),
+            policy: address(&self.policy, options.policy_addr),
+        }
+    }
+}
+
+/// What is counted, by who counts it.
+struct Metrics {
+    serve: ServeMetrics,
+    identity: IdentityMetrics,
+    manifests: ManifestMetrics,
+    ca_expiry: Gauge,
+}
+
+impl Metrics {
+    fn register(registry: &mut Registry) -> Self {
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("controller_build", "What is running", build);
+        let ca_expiry = Gauge::default();
+        registry.register(
+            "ca_expiry_timestamp_seconds",
+            "When the CA expires, in seconds since 1970",
+            ca_expiry.clone(),
+        );
+        Self {
+            serve: ServeMetrics::register(registry),
+            identity: IdentityMetrics::register(registry),
+            manifests: ManifestMetrics::register(registry),
+            ca_expiry,
+        }
+    }
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -241,16 +318,4 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, St
 
 fn address(socket: &TcpListener, asked: SocketAddr) -> SocketAddr {
     socket.local_addr().unwrap_or(asked)
-}
-
-fn register_process(registry: &mut Registry) -> Gauge {
-    let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-    registry.register("controller_build", "What is running", build);
-    let ca_expiry = Gauge::default();
-    registry.register(
-        "ca_expiry_timestamp_seconds",
-        "When the CA expires, in seconds since 1970",
-        ca_expiry.clone(),
-    );
-    ca_expiry
 }

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use outrigger_policy::name::DnsName;
 
+use crate::compile::settings::Settings;
 use crate::identity::{ServiceAccount, Trust};
+use crate::resources::default_policy::DefaultPolicy;
+use crate::resources::ports::PortSet;
 
 /// The control plane of the Outrigger mesh, and the tools people type.
 #[derive(Debug, Parser)]
@@ -63,7 +67,7 @@ pub struct Controller {
 
     /// Who may reach ports for which nothing else is said.
     #[arg(long, default_value = "all-unauthenticated", value_name = "POLICY")]
-    pub default_policy: String,
+    pub default_policy: DefaultPolicy,
 
     /// Ports on which the server speaks first, where no annotation says otherwise.
     #[arg(
@@ -71,7 +75,7 @@ pub struct Controller {
         value_name = "PORT|FROM-TO,…",
         default_value = "25,587,3306,4444,5432,6379,9300,11211"
     )]
-    pub default_opaque_ports: String,
+    pub default_opaque_ports: PortSet,
 
     /// From where health probes come.
     #[arg(
@@ -173,10 +177,33 @@ impl Controller {
             .map_err(|error| format!("--controller-namespace, --identity-trust-domain: {error}"))
     }
 
+    /// What the compiler needs to know of the cluster.
+    pub fn settings(&self) -> Result<Settings, String> {
+        let cluster_domain = DnsName::parse(&self.cluster_domain)
+            .map_err(|error| format!("--cluster-domain {}: {error}", self.cluster_domain))?;
+        Ok(Settings {
+            namespace: self.controller_namespace.as_str().into(),
+            cluster_domain: cluster_domain.as_str().into(),
+            trust_domain: self.identity_trust_domain.as_str().into(),
+            cluster_networks: self.cluster_networks.clone(),
+            default_policy: self.default_policy,
+            default_opaque_ports: self.default_opaque_ports.clone(),
+            probe_networks: self.probe_networks.clone(),
+        })
+    }
+
     fn check(&self) -> Result<(), String> {
         self.trust()?;
+        self.settings()?;
         self.log_filter()?;
-        Ok(())
+        let manifests = &self.manifests;
+        match std::fs::metadata(manifests) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!(
+                "--manifests {}: {error}; name an existing directory or file",
+                manifests.display()
+            )),
+        }
     }
 
     /// The filter of the log.
@@ -237,7 +264,7 @@ mod tests {
     use super::*;
 
     fn controller(more: &[&str]) -> Result<Controller, String> {
-        let base = ["outrigger", "controller", "--manifests", "m", "--state-dir", "s"];
+        let base = ["outrigger", "controller", "--manifests", ".", "--state-dir", "s"];
         let cli = Cli::read(base.iter().chain(more)).map_err(|error| error.to_string())?;
         match cli.command {
             Command::Controller(options) => Ok(*options),
@@ -279,12 +306,22 @@ mod tests {
     }
 
     #[test]
+    fn manifests_that_are_not_there_are_refused() {
+        let line = ["outrigger", "controller", "--manifests=/no/such", "--state-dir=s"];
+        let error = Cli::read(line).unwrap_err().to_string();
+        assert!(error.contains("--manifests /no/such"), "{error}");
+    }
+
+    #[test]
     fn what_cannot_be_used_is_refused_by_name() {
         for (flag, value) in [
             ("--controller-namespace", "Not A Label"),
             ("--identity-trust-domain", "a..b"),
             ("--identity-addr", "8080"),
+            ("--cluster-domain", "a..b"),
             ("--cluster-networks", "10.0.0.0/33"),
+            ("--default-policy", "some"),
+            ("--default-opaque-ports", "0"),
             ("--identity-issuance-lifetime", "1"),
             ("--log-level", "a=b=c"),
             ("--log-format", "xml"),

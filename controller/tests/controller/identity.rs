@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Channel, Credentials, DESTINATION, IDENTITY, Mesh, WEB, certify, csr, get, metric};
+use crate::support::{
+    Channel, Credentials, DESTINATION, IDENTITY, Mesh, WEB, certify, csr, get, metric, until,
+};
 use outrigger_controller::identity::{Ca, TokenKey};
 use rcgen::KeyPair;
 use tonic::Code;
@@ -161,6 +163,28 @@ async fn garbage_ends_its_own_connection_only() {
     }
     assert!(reaches(&mesh, addresses.identity.port(), IDENTITY, None).await);
     assert_eq!(get(addresses.admin, "/ready").await, "ready\n");
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_a_manifest_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("manifests")).unwrap();
+    let good = "{apiVersion: v1, kind: Service, metadata: {name: web, namespace: demo}, spec: {clusterIP: 10.96.0.1}}";
+    std::fs::write(dir.path().join("manifests/good.yaml"), good).unwrap();
+    std::fs::write(dir.path().join("manifests/broken.yaml"), "kind: [Service").unwrap();
+    let mesh = Mesh::start(dir, "127.0.0.1:0").await;
+    let admin = mesh.running.addresses.admin;
+    // The task that counts starts with the controller, not before it.
+    until(|| async {
+        metric(admin, "manifest_resources{kind=\"Service\"} ")
+            .await
+            .as_deref()
+            == Some("1")
+    })
+    .await;
+    let files = metric(admin, "manifest_files_with_errors ").await;
+    assert_eq!(files.as_deref(), Some("1"));
+    assert_eq!(get(admin, "/ready").await, "ready\n");
 }
 
 #[tokio::test]
