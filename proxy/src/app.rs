@@ -1,1 +1,260 @@
-//! Builds everything once, top to bottom, in the order data flows.
+//! Builds everything once, top to bottom, in the order data flows, and runs it until it has drained.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, interval, timeout};
+
+use crate::admin::{self, Admin, Condition, Readiness};
+use crate::config::Config;
+use crate::control::{self, Discovery, identity};
+use crate::drain::{self, Drain, Drainer};
+use crate::inbound::shared::Inbound;
+use crate::live::Live;
+use crate::net::listen::{self, OriginalDst};
+use crate::outbound::router::Builder;
+use crate::outbound::shared::Outbound;
+use crate::telemetry::http::HttpMetrics;
+use crate::telemetry::process::ProcessMetrics;
+use crate::telemetry::registry::Registry;
+use crate::telemetry::transport::TransportMetrics;
+use crate::tls::Credentials;
+use crate::{inbound, outbound};
+
+/// How often unused destinations, ports and pools are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The proxy, built and bound, not yet serving.
+#[derive(Debug)]
+pub struct App {
+    inbound: Arc<Inbound>,
+    inbound_listener: TcpListener,
+    outbound: Arc<Outbound>,
+    outbound_listeners: Vec<TcpListener>,
+    credentials: Live<Credentials>,
+    original_dst: OriginalDst,
+    serving: Condition,
+    drainer: Drainer,
+    grace_period: Duration,
+    /// Where it is listening, for those who let the system choose a port.
+    pub addrs: Addrs,
+}
+
+/// Where a proxy listens.
+#[derive(Clone, Debug)]
+pub struct Addrs {
+    /// Connections from the mesh.
+    pub inbound: SocketAddr,
+    /// Connections from the application.
+    pub outbound: Vec<SocketAddr>,
+    /// Probes and metrics.
+    pub admin: SocketAddr,
+}
+
+/// Why the proxy could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A socket could not be bound.
+    #[error("can't listen on {0}: is another proxy running in this pod?")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The identity could not be set up.
+    #[error("the identity can't be set up")]
+    Identity(#[from] identity::StartError),
+    /// A control-plane client could not be set up.
+    #[error("the control plane's address can't be used")]
+    Control(#[from] control::channel::Error),
+}
+
+impl Error {
+    /// Whether the configuration is to blame (exit code 64), not the system (1).
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Identity(_) | Self::Control(_))
+    }
+}
+
+impl App {
+    /// Binds every listener, and starts what runs on `control`: identity, discovery, admin.
+    ///
+    /// Traffic is served on the runtime that polls [`run`](Self::run); call this there too.
+    pub fn new(config: Config, original_dst: OriginalDst, control: &Handle) -> Result<Self, Error> {
+        let mut registry = Registry::new(config.process.metrics_retain_idle);
+        ProcessMetrics::register(&mut registry).count_panics();
+        let control_metrics = control::Metrics::register(&mut registry);
+        let (http, transport) = (
+            HttpMetrics::register(&mut registry),
+            TransportMetrics::register(&mut registry),
+        );
+        let (inbound_http, inbound_transport) = (http.clone(), transport.clone());
+        let inbound_report = inbound::report::Report {
+            metrics: inbound::metrics::Metrics::register(&mut registry),
+            http: inbound_http,
+            transport: inbound_transport,
+        };
+        let outbound_report = outbound::report::Report {
+            metrics: outbound::metrics::Metrics::register(&mut registry),
+            http,
+            transport,
+        };
+
+        let http2 = &config.outbound.http2_client;
+        let credentials = identity::start(&config.identity, http2, &control_metrics, control)?;
+        let discovery = Discovery::start(&config.control, &credentials, &control_metrics, control)?;
+        let (drainer, drain) = drain::channel();
+
+        let inbound_listener = bind(config.inbound.listen, &config.inbound.accept)?;
+        let outbound_listeners = config
+            .outbound
+            .listen
+            .iter()
+            .map(|addr| bind(*addr, &config.outbound.accept))
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin_listener = bind(config.admin.listen, &config.admin.accept)?;
+        let addrs = addrs(&inbound_listener, &outbound_listeners, &admin_listener)
+            .map_err(|error| Error::Listen(config.admin.listen, error))?;
+
+        let builder = Builder::new(
+            config.outbound.clone(),
+            credentials.clone(),
+            discovery.clone(),
+            outbound_report.clone(),
+            control.clone(),
+        );
+        let outbound = Outbound::new(
+            config.outbound,
+            discovery.clone(),
+            builder,
+            outbound_report,
+            drain.clone(),
+        );
+        let inbound = Inbound::new(
+            config.inbound,
+            discovery,
+            credentials.clone(),
+            inbound_report,
+            drain,
+        );
+        let readiness = Readiness::new();
+        let certified = readiness.condition("identity", "no certificate yet");
+        let serving = readiness.condition("listeners", "not accepting connections");
+        control.spawn(show_certificate(credentials.clone(), certified));
+        control.spawn(sweep(inbound.clone(), outbound.clone()));
+        serve_admin(admin_listener, Admin { registry, readiness }, control)?;
+        Ok(Self {
+            inbound,
+            inbound_listener,
+            outbound,
+            outbound_listeners,
+            credentials,
+            original_dst,
+            serving,
+            drainer,
+            grace_period: config.process.grace_period,
+            addrs,
+        })
+    }
+
+    /// Serves from the first certificate on, until `shutdown` resolves and everything has drained.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = std::pin::pin!(shutdown);
+        tokio::select! {
+            () = shutdown.as_mut() => return,
+            certified = identity::certified(&self.credentials) => if certified.is_err() {
+                // The renewal has died with a panic, which has been logged: nothing can be served.
+                return;
+            },
+        }
+        let Addrs {
+            inbound,
+            outbound,
+            admin,
+        } = &self.addrs;
+        tracing::info!(%admin, %inbound, ?outbound, id = %self.credentials.get().identity(), "Serving");
+        for listener in self.outbound_listeners {
+            tokio::spawn(outbound::serve(
+                self.outbound.clone(),
+                listener,
+                self.original_dst.clone(),
+            ));
+        }
+        tokio::spawn(inbound::serve(
+            self.inbound.clone(),
+            self.inbound_listener,
+            self.original_dst,
+        ));
+        self.serving.met();
+        shutdown.await;
+        self.serving.unmet("shutting down");
+        drop((self.inbound, self.outbound));
+        drain(self.drainer, self.grace_period).await;
+    }
+}
+
+/// Finishes what runs, within the grace period.
+async fn drain(drainer: Drainer, grace_period: Duration) {
+    tracing::info!(?grace_period, "Draining");
+    if timeout(grace_period, drainer.drain()).await.is_err() {
+        tracing::warn!("Graceful shutdown did not complete in {grace_period:?}, terminating now");
+    }
+}
+
+fn bind(addr: SocketAddr, accept: &crate::config::Accept) -> Result<TcpListener, Error> {
+    listen::bind(addr, accept).map_err(|error| Error::Listen(addr, error))
+}
+
+fn addrs(inbound: &TcpListener, outbound: &[TcpListener], admin: &TcpListener) -> io::Result<Addrs> {
+    Ok(Addrs {
+        inbound: inbound.local_addr()?,
+        outbound: outbound
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<Result<_, _>>()?,
+        admin: admin.local_addr()?,
+    })
+}
+
+/// The admin server runs beside the traffic, never in its way.
+fn serve_admin(listener: TcpListener, admin: Admin, control: &Handle) -> Result<(), Error> {
+    let failed = |error| Error::Listen(SocketAddr::from(([0, 0, 0, 0], 0)), error);
+    let listener = listener.into_std().map_err(failed)?;
+    let _control = control.enter();
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    // It answers until the process ends: nobody ever drains it.
+    let (drainer, drain): (Drainer, Drain) = drain::channel();
+    control.spawn(async move {
+        admin::serve(listener, Arc::new(admin), drain).await;
+        drop(drainer);
+    });
+    Ok(())
+}
+
+/// Ready while there is a certificate, and it is valid.
+async fn show_certificate(mut credentials: Live<Credentials>, condition: Condition) {
+    loop {
+        match credentials.get_and_mark_seen().expiry() {
+            Some(expiry) => condition.met_until(expiry),
+            None => condition.unmet("no certificate yet"),
+        }
+        if credentials.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Forgets, from time to time, what nobody uses any more.
+async fn sweep(inbound: Arc<Inbound>, outbound: Arc<Outbound>) {
+    let (inbound, outbound) = (Arc::downgrade(&inbound), Arc::downgrade(&outbound));
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        let (Some(inbound), Some(outbound)) = (inbound.upgrade(), outbound.upgrade()) else {
+            return;
+        };
+        let now = Instant::now();
+        inbound.sweep(now);
+        outbound.sweep(now);
+    }
+}
