@@ -7,6 +7,8 @@
 //! theirs, this leaves no field that one side has and the other has not, or has otherwise. As a tape may miss a
 //! field, each field of each message is sent alone, too; and the descriptors themselves are compared.
 
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -17,12 +19,10 @@ use outrigger_proto as ours;
 use proptest::prelude::*;
 use prost::{Message, Name};
 use protox::prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor,
-    ReflectMessage, Value,
+    DescriptorPool, DynamicMessage, EnumDescriptor, FieldDescriptor, ReflectMessage,
 };
 
-/// Messages nested deeper than this stay empty.
-const DEPTH: usize = 5;
+use self::values::{Tape, fill, pool, random};
 
 static OURS: LazyLock<DescriptorPool> =
     LazyLock::new(|| pool(&Path::new(env!("CARGO_MANIFEST_DIR")).join("api")));
@@ -47,7 +47,7 @@ fn every_field_of_every_message_crosses_alone() {
             for field in descriptor.fields() {
                 let mut value = DynamicMessage::new(descriptor.clone());
                 let bytes = [1; 4096];
-                fill(&mut value, &field, &mut Tape(bytes.iter()), 0);
+                fill(&mut value, &field, &mut Tape::new(&bytes), 0);
                 trip(&value);
             }
         }
@@ -62,7 +62,7 @@ proptest! {
         for (name, trip) in messages() {
             for pool in [&OURS, &THEIRS] {
                 let descriptor = pool.get_message_by_name(&name).expect("in the table");
-                trip(&random(descriptor, &mut Tape(tape.iter()), 0));
+                trip(&random(descriptor, &mut Tape::new(&tape), 0));
             }
         }
     }
@@ -178,68 +178,6 @@ where
     same(&back);
 }
 
-/// Random bytes that make a value; past the end all is zero, which leaves fields out.
-struct Tape<'a>(std::slice::Iter<'a, u8>);
-
-impl Tape<'_> {
-    fn byte(&mut self) -> u8 {
-        self.0.next().copied().unwrap_or(0)
-    }
-
-    fn word(&mut self) -> u64 {
-        u64::from_le_bytes([0; 8].map(|_: u8| self.byte()))
-    }
-
-    fn text(&mut self) -> String {
-        let length = self.byte() % 8;
-        (0..length).map(|_| char::from(self.byte())).collect()
-    }
-}
-
-fn random(descriptor: MessageDescriptor, tape: &mut Tape<'_>, depth: usize) -> DynamicMessage {
-    let mut message = DynamicMessage::new(descriptor.clone());
-    for field in descriptor.fields() {
-        if depth < DEPTH && tape.byte() % 3 == 1 {
-            fill(&mut message, &field, tape, depth);
-        }
-    }
-    message
-}
-
-fn fill(message: &mut DynamicMessage, field: &FieldDescriptor, tape: &mut Tape<'_>, depth: usize) {
-    let value = if field.is_map() {
-        let entry = |tape: &mut Tape<'_>| (MapKey::String(tape.text()), Value::String(tape.text()));
-        Value::Map((0..=tape.byte() % 3).map(|_| entry(tape)).collect())
-    } else if field.is_list() {
-        Value::List(
-            (0..=tape.byte() % 3)
-                .map(|_| single(field, tape, depth))
-                .collect(),
-        )
-    } else {
-        single(field, tape, depth)
-    };
-    message.set_field(field, value);
-}
-
-/// Floats are made from integers: a NaN is not equal to itself.
-fn single(field: &FieldDescriptor, tape: &mut Tape<'_>, depth: usize) -> Value {
-    match field.kind() {
-        Kind::Bool => Value::Bool(tape.byte() % 2 == 1),
-        Kind::Int32 => Value::I32(tape.word() as i32),
-        Kind::Int64 => Value::I64(tape.word() as i64),
-        Kind::Uint32 | Kind::Fixed32 => Value::U32(tape.word() as u32),
-        Kind::Uint64 | Kind::Fixed64 => Value::U64(tape.word()),
-        Kind::Float => Value::F32(f32::from(tape.byte())),
-        Kind::Double => Value::F64(f64::from(tape.byte())),
-        Kind::String => Value::String(tape.text()),
-        Kind::Bytes => Value::Bytes(tape.word().to_le_bytes().to_vec().into()),
-        Kind::Enum(_) => Value::EnumNumber((tape.byte() % 12).into()),
-        Kind::Message(descriptor) => Value::Message(random(descriptor, tape, depth + 1)),
-        other => panic!("the contract has no {other:?} so far: extend this test"),
-    }
-}
-
 fn describe(field: &FieldDescriptor) -> String {
     format!(
         "{} = {} {:?} {:?} list={} map={} packed={} presence={} oneof={:?}",
@@ -264,17 +202,6 @@ fn names(pool: &DescriptorPool) -> BTreeSet<String> {
 /// Not one of protobuf's own, which both sides take from `prost-types`.
 fn ours_to_tell(name: &str) -> bool {
     !name.starts_with("google.protobuf.")
-}
-
-fn pool(dir: &Path) -> DescriptorPool {
-    let entries = std::fs::read_dir(dir)
-        .expect("a directory")
-        .map(|entry| entry.expect("an entry").path());
-    let files: Vec<PathBuf> = entries
-        .filter(|path| path.extension().is_some_and(|end| end == "proto"))
-        .collect();
-    let descriptors = protox::compile(&files, [dir]).expect("the contract compiles");
-    DescriptorPool::from_file_descriptor_set(descriptors).expect("it is complete")
 }
 
 /// The published crate ships its contract beside its code, whose place the compiler noted next to this test.
