@@ -513,6 +513,21 @@ mod outbound_policies {
     }
 
     #[test]
+    fn more_regular_expressions_than_the_limit_are_refused() {
+        let path = PathMatch {
+            kind: Some(path_match::Kind::Regex("/a".into())),
+        };
+        let regex = outrigger_proto::http_route::HttpRouteMatch {
+            path: Some(path),
+            ..Default::default()
+        };
+        let with = |count: usize| changed(|r| r.matches = vec![regex.clone(); count]);
+        assert!(rule(with(decode::MAX_PATTERNS)).is_ok());
+        let error = decode::outbound::policy(with(decode::MAX_PATTERNS + 1)).unwrap_err();
+        assert_eq!(error.field(), "protocol.http1.routes.rules.matches.regex");
+    }
+
+    #[test]
     fn more_routes_or_rules_than_the_limit_are_refused() {
         let mut message = http();
         let route = http1(&mut message).routes[0].clone();

@@ -78,7 +78,12 @@ fn http_routes(
     routes: &[HttpRoute],
     servers: &Arc<[Authorization]>,
 ) -> Result<RouteTable<InboundRule>, DecodeError> {
-    check_size(field, routes.iter().map(|r| r.rules.len()))?;
+    let matches = routes.iter().flat_map(|r| &r.rules).flat_map(|r| &r.matches);
+    check_size(
+        field,
+        routes.iter().map(|r| r.rules.len()),
+        matches.map(route::http_patterns),
+    )?;
     let mut grants = Grants::of(servers);
     let routes = each(field, routes, |route| {
         let meta = meta::inbound("metadata", &route.metadata)?;
@@ -110,7 +115,12 @@ fn grpc_routes(
     routes: &[GrpcRoute],
     servers: &Arc<[Authorization]>,
 ) -> Result<RouteTable<InboundRule>, DecodeError> {
-    check_size(field, routes.iter().map(|r| r.rules.len()))?;
+    let matches = routes.iter().flat_map(|r| &r.rules).flat_map(|r| &r.matches);
+    check_size(
+        field,
+        routes.iter().map(|r| r.rules.len()),
+        matches.map(route::grpc_patterns),
+    )?;
     let mut grants = Grants::of(servers);
     let routes = each(field, routes, |route| {
         let meta = meta::inbound("metadata", &route.metadata)?;

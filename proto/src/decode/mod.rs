@@ -3,7 +3,8 @@
 //! A message that breaks the contract is a [`DecodeError`]. One that keeps it, and asks for what this version does
 //! not enforce, gives a policy that carries [`outrigger_policy::Unsupported`] where it would have been enforced.
 //!
-//! Every list is bounded: see [`MAX_ROUTES`], [`MAX_RULES`], [`MAX_ENDPOINTS`], [`MAX_AUTHORIZATIONS`], [`MAX_LABELS`].
+//! What a message can make this process hold is bounded: see [`MAX_ROUTES`], [`MAX_RULES`], [`MAX_PATTERNS`],
+//! [`MAX_ENDPOINTS`], [`MAX_AUTHORIZATIONS`] and [`MAX_LABELS`].
 
 mod authz;
 mod backend;
@@ -17,4 +18,4 @@ mod route;
 pub use authz::{MAX_AUTHORIZATIONS, localhost};
 pub use endpoint::{MAX_ENDPOINTS, MAX_LABELS};
 pub use error::DecodeError;
-pub use route::{MAX_ROUTES, MAX_RULES};
+pub use route::{MAX_PATTERNS, MAX_ROUTES, MAX_RULES};

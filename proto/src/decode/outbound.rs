@@ -112,7 +112,12 @@ fn detected(detect: &Detect) -> Result<OutboundProtocol, DecodeError> {
 }
 
 fn http_routes(field: &str, routes: &[HttpRoute]) -> Result<RouteTable<OutboundRule>, DecodeError> {
-    check_size(field, routes.iter().map(|r| r.rules.len()))?;
+    let matches = routes.iter().flat_map(|r| &r.rules).flat_map(|r| &r.matches);
+    check_size(
+        field,
+        routes.iter().map(|r| r.rules.len()),
+        matches.map(route::http_patterns),
+    )?;
     let routes = each(field, routes, |route| {
         let meta = meta::reference("metadata", &route.metadata)?;
         let rules = each("rules", &route.rules, |rule| {
@@ -136,7 +141,12 @@ fn http_routes(field: &str, routes: &[HttpRoute]) -> Result<RouteTable<OutboundR
 }
 
 fn grpc_routes(field: &str, routes: &[GrpcRoute]) -> Result<RouteTable<OutboundRule>, DecodeError> {
-    check_size(field, routes.iter().map(|r| r.rules.len()))?;
+    let matches = routes.iter().flat_map(|r| &r.rules).flat_map(|r| &r.matches);
+    check_size(
+        field,
+        routes.iter().map(|r| r.rules.len()),
+        matches.map(route::grpc_patterns),
+    )?;
     let routes = each(field, routes, |route| {
         let meta = meta::reference("metadata", &route.metadata)?;
         let rules = each("rules", &route.rules, |rule| {
@@ -285,7 +295,7 @@ fn opaque_route(field: &str, routes: &[outbound::OpaqueRoute]) -> Result<OpaqueR
 }
 
 fn tls_routes(field: &str, routes: &[outbound::TlsRoute]) -> Result<Vec<TlsRoute>, DecodeError> {
-    check_size(field, routes.iter().map(|r| r.rules.len()))?;
+    check_size(field, routes.iter().map(|r| r.rules.len()), std::iter::empty())?;
     each(field, routes, |route| {
         let meta = meta::reference("metadata", &route.metadata)?;
         Ok(TlsRoute {

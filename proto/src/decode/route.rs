@@ -22,13 +22,48 @@ pub const MAX_ROUTES: usize = 10_000;
 /// Rules accepted in one list of routes, over all of them.
 pub const MAX_RULES: usize = 10_000;
 
-/// Refuses lists of routes that are too long.
+/// Regular expressions accepted in one list of routes: each may take 256 KiB once it is compiled.
+pub const MAX_PATTERNS: usize = 1_000;
+
+/// Refuses lists of routes that are too long, before anything is made of them.
 pub(super) fn check_size(
     field: &str,
     rules_per_route: impl ExactSizeIterator<Item = usize>,
+    patterns: impl Iterator<Item = usize>,
 ) -> Result<(), DecodeError> {
     bounded(field, rules_per_route.len(), MAX_ROUTES)?;
-    bounded(&format!("{field}.rules"), rules_per_route.sum(), MAX_RULES)
+    bounded(&format!("{field}.rules"), rules_per_route.sum(), MAX_RULES)?;
+    bounded(
+        &format!("{field}.rules.matches.regex"),
+        patterns.sum(),
+        MAX_PATTERNS,
+    )
+}
+
+/// How many regular expressions a match holds.
+pub(super) fn http_patterns(m: &HttpRouteMatch) -> usize {
+    use query_param_match::Value;
+    let path = m
+        .path
+        .iter()
+        .filter(|p| matches!(p.kind, Some(path_match::Kind::Regex(_))));
+    let query = m
+        .query_params
+        .iter()
+        .filter(|q| matches!(q.value, Some(Value::Regex(_))));
+    path.count() + query.count() + header_patterns(&m.headers)
+}
+
+/// How many regular expressions a match holds.
+pub(super) fn grpc_patterns(m: &GrpcRouteMatch) -> usize {
+    header_patterns(&m.headers)
+}
+
+fn header_patterns(headers: &[http_route::HeaderMatch]) -> usize {
+    let patterns = headers
+        .iter()
+        .filter(|h| matches!(h.value, Some(header_match::Value::Regex(_))));
+    patterns.count()
 }
 
 pub(super) fn hosts(list: &[http_route::HostMatch]) -> Result<Vec<HostMatch>, DecodeError> {
