@@ -20,10 +20,20 @@ pub struct ServiceName {
     pub port: u16,
 }
 
+/// Longest name that is read, bytes: a DNS name and a port.
+const MAX_BYTES: usize = 253 + 1 + 6;
+
 impl ServiceName {
     /// Reads a name; the cluster's domain may be left out, as the policy API allows.
     pub fn parse(text: &str, settings: &Settings) -> Result<Self, Refusal> {
         let domain = &settings.cluster_domain;
+        if text.len() > MAX_BYTES {
+            // Not repeated: statuses travel in headers.
+            return Err(Refusal::Invalid(format!(
+                "a name of {} bytes is none",
+                text.len()
+            )));
+        }
         let invalid = |what: &str| {
             Refusal::Invalid(format!(
                 "{text:?} {what}: use <service>.<namespace>.svc.{domain}:<port>"

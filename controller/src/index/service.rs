@@ -74,7 +74,7 @@ pub fn read(manifest: &Manifest, context: &mut Context<'_>) -> Service {
         .as_deref()
         .into_iter()
         .chain(spec.cluster_ips.iter().flatten().map(|ip| ip.as_str()));
-    Service {
+    let service = Service {
         id: context.id.clone(),
         external: spec.type_.as_deref() == Some("ExternalName"),
         cluster_ips: context.addresses(cluster_ips.filter(|ip| *ip != "None")),
@@ -82,7 +82,11 @@ pub fn read(manifest: &Manifest, context: &mut Context<'_>) -> Service {
         local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         refused: refused(manifest, &annotations, context),
         ports,
+    };
+    if service.cluster_ips.is_empty() && !service.external && spec.cluster_ip.as_deref() != Some("None") {
+        context.warn("spec.clusterIP is missing: proxies know it by name only; give it an address, or None");
     }
+    service
 }
 
 impl Service {

@@ -64,10 +64,8 @@ impl Policies {
     ) -> Result<impl Fn(&Cluster) -> Result<InboundPolicy, Refusal> + Send + 'static, Status> {
         let port = u16::try_from(spec.port).ok().filter(|port| *port > 0);
         let port = port.ok_or_else(|| Status::invalid_argument(format!("port {} is none", spec.port)))?;
-        let workload = Client::of_workload(&spec.workload).ok_or_else(|| {
-            let text = &spec.workload;
-            Status::invalid_argument(format!("workload {text:?} is neither JSON nor <namespace>:<pod>"))
-        })?;
+        let workload = Client::of_workload(&spec.workload)
+            .ok_or_else(|| Status::invalid_argument("the workload is neither JSON nor <namespace>:<pod>"))?;
         let settings = self.settings.clone();
         Ok(move |cluster: &Cluster| inbound::of_port(cluster, &settings, &workload, port))
     }

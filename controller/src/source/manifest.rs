@@ -197,6 +197,20 @@ mod tests {
     }
 
     #[test]
+    fn aliases_that_multiply_are_refused() {
+        let level = |n: u32| format!("l{n}: &l{n} [{}]\n", vec![format!("*l{}", n - 1); 10].join(", "));
+        let bomb: String = (1..12).map(level).collect();
+        let error = read_text(&format!("kind: A\nl0: &l0 x\n{bomb}")).unwrap_err();
+        assert!(error.line > 2, "{error:?}");
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused() {
+        assert!(read_text(&format!("a: {}", "[".repeat(100_000))).is_err());
+        assert!(read_text(&format!("a:\n{}", "- ".repeat(10_000))).is_err());
+    }
+
+    #[test]
     fn kinds_of_no_concern_are_passed_over() {
         let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n---\n# nothing here\n";
         assert!(read_text(text).unwrap().is_empty());

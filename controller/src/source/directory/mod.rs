@@ -3,8 +3,8 @@
 //! Read are `*.yaml`, `*.yml` and `*.json`, recursively; names that begin with a dot are passed over, so that the `..data`
 //! links of a mounted ConfigMap are swapped unseen. A file that can't be read keeps what it said when it last could.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
@@ -74,7 +74,7 @@ impl Directory {
         };
         files.read();
         let (cluster, _) = watch::channel(Arc::new(files.cluster()));
-        log(&cluster.borrow().reports);
+        log_new(&[], &cluster.borrow().reports);
         Ok(Self { files, cluster })
     }
 
@@ -113,7 +113,7 @@ impl Directory {
     fn refreshed(mut self) -> Self {
         if self.files.read() {
             let cluster = self.files.cluster();
-            log(&cluster.reports);
+            log_new(&self.cluster.borrow().reports, &cluster.reports);
             self.cluster.send_replace(Arc::new(cluster));
         }
         self
@@ -149,8 +149,9 @@ async fn settle(changes: &mut mpsc::Receiver<()>) {
     let _ = tokio::time::timeout(SETTLE_AT_MOST, quiet).await;
 }
 
-fn log(reports: &[Report]) {
-    for report in reports {
+/// Logs what was not there before.
+fn log_new(before: &[Report], now: &[Report]) {
+    for report in now.iter().filter(|report| before.binary_search(report).is_err()) {
         tracing::warn!("{report}");
     }
 }
@@ -260,7 +261,9 @@ fn contents(path: &Path, left: &mut u64) -> Result<String, String> {
 /// What a walk found.
 #[derive(Debug, Default)]
 struct Found {
-    files: std::collections::BTreeSet<Arc<Path>>,
+    files: BTreeSet<Arc<Path>>,
+    /// Directories that were looked into, without links: a circle of links has no end.
+    visited: HashSet<PathBuf>,
     reports: Vec<Report>,
     unreadable_root: Option<Report>,
 }
@@ -283,9 +286,15 @@ impl Found {
 
     fn walk_directory(&mut self, path: &Path, depth: usize) {
         if depth >= MAX_DEPTH {
-            let reason =
-                format!("deeper than {MAX_DEPTH} directories and passed over: is there a circle of links?");
+            let reason = format!("deeper than {MAX_DEPTH} directories and passed over: move it up");
             return self.reports.push(Report::about_file(&path.into(), 0, reason));
+        }
+        let first_visit = match fs::canonicalize(path) {
+            Ok(real) => self.visited.insert(real),
+            Err(error) => return self.unreadable(path, depth, &error),
+        };
+        if !first_visit {
+            return;
         }
         let entries = match fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
             Ok(entries) => entries,

@@ -116,6 +116,46 @@ fn a_directory_that_vanishes_changes_nothing() {
     assert!(reread(directory).1.reports.is_empty());
 }
 
+#[test]
+fn a_circle_of_links_ends() {
+    let scratch = Scratch::new("circle");
+    scratch.write("web.yaml", &service("web", "10.96.0.1"));
+    for link in ["a", "b", "c"] {
+        std::os::unix::fs::symlink(".", scratch.0.join(link)).unwrap();
+    }
+    let cluster = Directory::open(&scratch.0).unwrap().cluster().borrow().clone();
+    assert!(cluster.service("demo", "web").is_some() && cluster.reports.is_empty());
+}
+
+#[test]
+fn a_file_that_can_not_be_opened_is_reported_until_it_can() {
+    let scratch = Scratch::new("nowhere");
+    let file = scratch.0.join("web.yaml");
+    std::os::unix::fs::symlink("nowhere", &file).unwrap();
+    let directory = Directory::open(&scratch.0).unwrap();
+    assert!(
+        directory.cluster().borrow().reports[0]
+            .to_string()
+            .contains("can't be read")
+    );
+    scratch.write("nowhere", &service("web", "10.96.0.1"));
+    let (_directory, cluster) = reread(directory);
+    assert!(cluster.service("demo", "web").is_some() && cluster.reports.is_empty());
+}
+
+#[test]
+fn a_file_beyond_the_limit_is_refused() {
+    let scratch = Scratch::new("long");
+    let long = "#".repeat(usize::try_from(MAX_FILE_BYTES).unwrap() + 1);
+    scratch.write("web.yaml", &long);
+    let directory = Directory::open(&scratch.0).unwrap();
+    assert!(
+        directory.cluster().borrow().reports[0]
+            .reason
+            .contains("split or remove some")
+    );
+}
+
 #[tokio::test]
 async fn a_change_reaches_a_reader() {
     let scratch = Scratch::new("watched");

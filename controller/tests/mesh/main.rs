@@ -1,0 +1,8 @@
+//! What the controller tells proxies about `examples/mesh`, and about small meshes beside it, over gRPC as they ask.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where its set-up fails")]
+
+mod endpoints;
+mod inbound;
+mod outbound;
+mod support;
