@@ -30,7 +30,7 @@ bench: ## Measure; prints every row that there is
 	$(CARGO) bench -p outrigger-benches
 
 docs: ## Rewrite the generated documents
-	UPDATE_DOCS=1 $(CARGO) test -p outrigger-proxy --test configuration
+	UPDATE_DOCS=1 $(CARGO) test -p outrigger-proxy --test configuration --test metrics
 
 audit: ## Known vulnerabilities of what we depend on (needs the advisory database)
 	$(CARGO) deny check advisories

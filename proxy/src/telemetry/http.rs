@@ -134,7 +134,7 @@ impl EndpointLabels {
 }
 
 impl EncodeLabels for EndpointLabels {
-    const DOC: &'static str = "direction, *inbound:* target_*, tls …, srv_*, route_*, authz_* *outbound:* authority?, target_*, tls …, dst_*";
+    const DOC: &'static str = "direction, (inbound: target_*, tls …, srv_*, route_*, authz_*) (outbound: authority?, target_*, tls …, dst_*)";
     fn encode(&self, out: &mut LabelWriter<'_>) {
         let direction = match self {
             Self::Inbound { .. } => Direction::Inbound,
@@ -153,7 +153,7 @@ impl EncodeLabels for Arc<EndpointLabels> {
 }
 
 impl EncodeLabels for ResponseLabels {
-    const DOC: &'static str = "as `request_total`, status_code?, classification, grpc_status, error";
+    const DOC: &'static str = "as request_total, status_code?, classification, grpc_status, error";
     fn encode(&self, out: &mut LabelWriter<'_>) {
         self.endpoint.encode(out);
         self.outcome.encode(out);
@@ -174,7 +174,7 @@ impl EncodeLabels for Outcome {
 }
 
 impl EncodeLabels for LatencyLabels {
-    const DOC: &'static str = "as `request_total`, status_code?";
+    const DOC: &'static str = "as request_total, status_code?";
     fn encode(&self, out: &mut LabelWriter<'_>) {
         self.endpoint.encode(out);
         if let Some(status) = self.status {

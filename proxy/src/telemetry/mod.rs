@@ -8,10 +8,9 @@
 //! | [`labels`] | label groups with the exact names and order that dashboards query |
 //! | [`http`], [`transport`] | the families that both directions share |
 //! | [`handles`] | the HTTP metrics of one endpoint, resolved |
-//! | [`process`], [`certificate`] | the process, and the proxy's own certificate |
+//! | [`process`] | the process itself |
 //! | [`log`] | the log filter and the two line formats |
 
-pub mod certificate;
 pub mod handles;
 pub mod http;
 pub mod labels;

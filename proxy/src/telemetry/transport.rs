@@ -146,7 +146,7 @@ fn errno(code: i32) -> &'static str {
 }
 
 impl EncodeLabels for TransportLabels {
-    const DOC: &'static str = "direction, peer, *inbound src:* target_*, tls …, srv_* *inbound dst:* tls … *outbound src:* target_*, tls … *outbound dst:* authority?, target_*, tls …, dst_*";
+    const DOC: &'static str = "direction, peer, (inbound src: target_*, tls …, srv_*) (inbound dst: tls …) (outbound src: target_*, tls …) (outbound dst: authority?, target_*, tls …, dst_*)";
     fn encode(&self, out: &mut LabelWriter<'_>) {
         let (direction, peer) = match self {
             Self::InboundAccept { .. } => (Direction::Inbound, "src"),
@@ -180,7 +180,7 @@ impl EncodeLabels for Arc<TransportLabels> {
 }
 
 impl EncodeLabels for CloseLabels {
-    const DOC: &'static str = "as `tcp_open_total`, errno";
+    const DOC: &'static str = "as tcp_open_total, errno";
     fn encode(&self, out: &mut LabelWriter<'_>) {
         self.transport.encode(out);
         out.label("errno", self.errno);
