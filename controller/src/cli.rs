@@ -295,6 +295,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_a_duration_panic(text in "[0-9hmsß ]{0,24}") {
+            if let Ok(read) = duration(&text) {
+                proptest::prop_assert!(read >= Duration::from_secs(1));
+            }
+        }
+    }
+
     #[test]
     fn the_defaults_are_those_of_linkerd() {
         let options = controller(&[]).unwrap();

@@ -1,6 +1,7 @@
 //! `outrigger`: the control plane and the tools people type.
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -22,8 +23,8 @@ fn main() -> ExitCode {
         Command::Controller(options) => controller(*options),
         Command::Token(options) => token(&options),
         Command::TrustAnchors(options) => State::open(&options.state_dir)
-            .map(|state| print!("{}", state.trust_anchors))
-            .map_err(Into::into),
+            .map_err(Into::into)
+            .and_then(|state| print(&state.trust_anchors)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,7 +62,14 @@ fn token(options: &Token) -> Result<(), Box<dyn Error>> {
     let state = State::open(&options.state_dir)?;
     let account = options.account()?;
     let token = state.tokens.mint(&account, options.lifetime, SystemTime::now())?;
-    println!("{token}");
+    print(&format!("{token}\n"))
+}
+
+/// Unlike `print!` this can fail: the disk may be full, or the reader gone.
+fn print(text: &str) -> Result<(), Box<dyn Error>> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()?;
     Ok(())
 }
 

@@ -181,6 +181,26 @@ mod tests {
         assert_eq!(Request::check(&der, WEB).unwrap_err(), CsrError::Signature);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_check_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600)) {
+            proptest::prop_assert!(Request::check(&bytes, WEB).is_err());
+        }
+
+        /// Some bytes carry no meaning (unused bits); what is signed cannot be turned into something else.
+        #[test]
+        fn a_changed_request_is_refused_or_means_the_same(at in 0_usize..4096, bit in 0_u8..8) {
+            use rcgen::PublicKeyData;
+            static KEY: std::sync::LazyLock<KeyPair> = std::sync::LazyLock::new(|| KeyPair::generate().unwrap());
+            let mut der = signed(&params(vec![dns(WEB)]), &KEY);
+            let at = at % der.len();
+            der[at] ^= 1 << bit;
+            if let Ok(request) = Request::check(&der, WEB) {
+                proptest::prop_assert_eq!(request.key.der_bytes(), KEY.der_bytes());
+            }
+        }
+    }
+
     #[test]
     fn garbage_and_excess_are_refused() {
         let key = KeyPair::generate().unwrap();

@@ -94,7 +94,7 @@ impl Certifier {
         let request = identity::Request::check(&ask.certificate_signing_request, &ask.identity)?;
         let token = self.trust.identity_of(&self.state.tokens.verify(&ask.token)?);
         if token != request.identity {
-            let asked = request.identity;
+            let asked = shortened(&request.identity);
             return Err(Refusal::Identity { token, asked });
         }
         let issued = self
