@@ -115,6 +115,7 @@ impl Directory {
             let cluster = self.files.cluster();
             log_new(&self.cluster.borrow().reports, &cluster.reports);
             self.cluster.send_replace(Arc::new(cluster));
+            tracing::info!(files = self.files.known.len(), "manifests read");
         }
         self
     }

@@ -1,0 +1,71 @@
+#!/usr/bin/python3
+"""A gRPC service and its client, with bytes for messages: unary, server streaming, both streaming, and a failure."""
+import sys
+from concurrent import futures
+
+import grpc
+
+SERVICE = "demo.Greeter"
+
+
+def who(context):
+    return dict(context.invocation_metadata()).get("l5d-client-id", "nobody known")
+
+
+def hello(request, context):
+    return b"hello " + request + b", you are " + who(context).encode()
+
+
+def count(request, context):
+    for number in range(int(request)):
+        yield str(number).encode()
+
+
+def chat(requests, context):
+    for request in requests:
+        yield request.upper()
+
+
+def fail(request, context):
+    context.set_trailing_metadata((("x-why", "asked to"),))
+    context.abort(grpc.StatusCode.FAILED_PRECONDITION, request.decode())
+
+
+def serve(port):
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    methods = {
+        "Hello": grpc.unary_unary_rpc_method_handler(hello),
+        "Count": grpc.unary_stream_rpc_method_handler(count),
+        "Chat": grpc.stream_stream_rpc_method_handler(chat),
+        "Fail": grpc.unary_unary_rpc_method_handler(fail),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    server.add_insecure_port(f"0.0.0.0:{port}")
+    server.start()
+    print("serving", flush=True)
+    server.wait_for_termination()
+
+
+def call(address):
+    """Prints one line per kind of call: what came back."""
+    # The name of another machine's proxy in the environment must not matter.
+    options = [("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(address, options=options) as channel:
+        unary = channel.unary_unary(f"/{SERVICE}/Hello")
+        print("unary:", unary(b"mesh", timeout=20).decode())
+        counted = channel.unary_stream(f"/{SERVICE}/Count")(b"5", timeout=20)
+        print("server streaming:", " ".join(reply.decode() for reply in counted))
+        words = iter([b"here", b"and", b"back"])
+        chatted = channel.stream_stream(f"/{SERVICE}/Chat")(words, timeout=20)
+        print("both streaming:", " ".join(reply.decode() for reply in chatted))
+        try:
+            channel.unary_unary(f"/{SERVICE}/Fail")(b"on purpose", timeout=20)
+        except grpc.RpcError as error:
+            print("failure:", error.code().name, error.details(), dict(error.trailing_metadata()).get("x-why"))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    else:
+        call(sys.argv[2])

@@ -1,0 +1,250 @@
+//! A pod: a thread that lives in a network and mount namespace of its own. What it starts lives there too, and ends with it.
+
+use crate::process::Process;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::gettid;
+use outrigger_sys::netns;
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+/// Where a pod finds its own directory, whatever the path of this checkout: other users may not enter that.
+pub const HOME: &str = "/run/outrigger/pod";
+/// Where a pod finds the programs that were built.
+pub const PROGRAMS: &str = "/run/outrigger/bin";
+/// Where a pod finds the applications of the testkit.
+pub const APPS: &str = "/run/outrigger/apps";
+
+/// How long a connection may take to fail when nobody answers.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The machine that pods run on: a bridge in a namespace of its own, their way to each other.
+#[derive(Debug)]
+pub struct Node {
+    pod: Pod,
+    cables: AtomicU32,
+}
+
+/// A network namespace with one address, a default route to its node, and a directory.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    name: Arc<str>,
+    ip: Ipv4Addr,
+    dir: PathBuf,
+    tid: i32,
+    work: mpsc::Sender<Work>,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+impl Node {
+    /// A node with the bridge 10.77.0.1/16, whose files are in this directory.
+    pub fn new(dir: &Path) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n").unwrap();
+        let pod = Pod::in_namespaces("node", Ipv4Addr::new(10, 77, 0, 1), &dir.join("node"));
+        pod.sh("ip link set lo up
+            ip link add br0 type bridge && ip addr add 10.77.0.1/16 dev br0 && ip link set br0 up
+            ip addr add fd77::1/64 dev br0 nodad");
+        Self {
+            pod,
+            cables: AtomicU32::new(0),
+        }
+    }
+
+    /// A pod with this address on the bridge, and the IPv6 address that ends in the same four bytes.
+    pub fn pod(&self, name: &str, ip: Ipv4Addr, dir: &Path) -> Pod {
+        let pod = Pod::in_namespaces(name, ip, dir);
+        let [a, b, c, d] = ip.octets();
+        let (cable, tid) = (self.cables.fetch_add(1, Ordering::Relaxed), pod.tid);
+        self.pod.sh(&format!(
+            "ip link add cable{cable} type veth peer name eth0 netns {tid}
+            ip link set cable{cable} master br0 up"
+        ));
+        pod.sh(&format!(
+            "ip link set lo up && ip link set eth0 up
+            ip addr add {ip}/16 dev eth0 && ip route add default via 10.77.0.1
+            ip addr add fd77::{a:x}:{b:x}:{c:x}:{d:x}/64 dev eth0 nodad"
+        ));
+        pod
+    }
+
+    /// Gives an address a name, for all pods at once.
+    pub fn name_host(&self, ip: Ipv4Addr, names: &str) {
+        let file = hosts_file(&self.pod.dir);
+        // Written in place: pods see this very file.
+        let mut file = fs::File::options().append(true).open(file).unwrap();
+        writeln!(file, "{ip} {names}").unwrap();
+    }
+
+    /// The node's own namespace: from there everything on the bridge can be reached, and nothing is redirected.
+    pub fn outside(&self) -> &Pod {
+        &self.pod
+    }
+}
+
+impl Pod {
+    fn in_namespaces(name: &str, ip: Ipv4Addr, dir: &Path) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        // Its applications run as different users, and each may write here.
+        fs::set_permissions(dir, Permissions::from_mode(0o1777)).unwrap();
+        let (work, todo) = mpsc::channel::<Work>();
+        let (ready, is_ready) = mpsc::channel();
+        let home = dir.to_owned();
+        thread::Builder::new()
+            .name(format!("pod {name}"))
+            .spawn(move || {
+                let entered = enter_namespaces(&home).map(|()| gettid().as_raw());
+                // Nobody waits only if this process is ending.
+                let _ = ready.send(entered);
+                todo.into_iter().for_each(|work| work());
+            })
+            .unwrap();
+        let tid = is_ready.recv().unwrap();
+        Self {
+            name: name.into(),
+            ip,
+            dir: dir.to_owned(),
+            tid: tid.unwrap_or_else(|error| panic!("no namespaces for pod {name} (not root?): {error}")),
+            work,
+        }
+    }
+
+    /// The pod's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pod's IPv4 address.
+    pub fn ip(&self) -> Ipv4Addr {
+        self.ip
+    }
+
+    /// The pod's address with a port.
+    pub fn addr(&self, port: u16) -> SocketAddr {
+        (self.ip, port).into()
+    }
+
+    /// The thread whose namespaces are the pod's, for `nsenter`.
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// The pod's directory, as this process sees it; the pod itself sees it as [`HOME`].
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes a file into the pod's directory and answers where the pod finds it.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        fs::write(self.dir.join(name), content).unwrap();
+        format!("{HOME}/{name}")
+    }
+
+    /// Does something in the pod's namespaces.
+    pub fn run<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, result) = mpsc::channel();
+        let work = move || {
+            let outcome = panic::catch_unwind(AssertUnwindSafe(what));
+            // Nobody waits only if the caller's thread has ended.
+            let _ = done.send(outcome);
+        };
+        self.work
+            .send(Box::new(work))
+            .expect("a pod's thread ends with its last handle");
+        result
+            .recv()
+            .expect("a pod's thread answers every piece of work")
+            .unwrap_or_else(|cause| panic::resume_unwind(cause))
+    }
+
+    /// Runs a line of shell as root, which must succeed, and answers its output.
+    pub fn sh(&self, line: &str) -> String {
+        let output = self.output("root", &["sh", "-ec", line]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "in pod {}: {line}: {}\n{text}{}",
+            self.name,
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+
+    /// Runs a program as this user (name or number), to its end.
+    pub fn output(&self, user: &str, argv: &[&str]) -> Output {
+        let mut command = command(user, argv);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = self.run(move || command.spawn()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// Starts a program as this user, whose output goes to `<name>.log` in the pod's directory.
+    pub fn start(&self, name: &str, user: &str, argv: &[&str], env: &[(&str, String)]) -> Process {
+        let mut command = command(user, argv);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        Process::start(self, name, command)
+    }
+
+    /// Connects from the pod, as root: to the pod's proxy this is an application.
+    pub fn connect(&self, addr: impl Into<SocketAddr>) -> io::Result<TcpStream> {
+        let addr = addr.into();
+        let stream = self.run(move || TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT))?;
+        stream.set_read_timeout(Some(crate::wait::BOUND))?;
+        stream.set_write_timeout(Some(crate::wait::BOUND))?;
+        Ok(stream)
+    }
+
+    /// Listens in the pod, on all addresses.
+    pub fn listen(&self, port: u16) -> TcpListener {
+        self.run(move || TcpListener::bind((IpAddr::from([0; 4]), port)))
+            .unwrap_or_else(|error| panic!("pod {} can not listen on {port}: {error}", self.name))
+    }
+}
+
+fn enter_namespaces(home: &Path) -> io::Result<()> {
+    netns::isolate()?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps");
+    let programs = crate::process::programs();
+    for (inside, outside) in [(HOME, home), (PROGRAMS, &programs), (APPS, &apps)] {
+        fs::create_dir_all(inside)?;
+        mount(Some(outside), inside, none, MsFlags::MS_BIND, none)?;
+    }
+    let hosts = hosts_file(home);
+    Ok(mount(Some(&hosts), "/etc/hosts", none, MsFlags::MS_BIND, none)?)
+}
+
+/// The names that all pods of a node know, beside their directories: DNS of the poor.
+fn hosts_file(home: &Path) -> PathBuf {
+    home.with_file_name("hosts")
+}
+
+/// A program that runs as this user, and ends when the thread of its pod ends.
+fn command(user: &str, argv: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if user != "root" {
+        command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+    }
+    command.arg("--").args(argv).env_clear();
+    command
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LANG", "C.UTF-8");
+    command.current_dir(HOME);
+    command
+}
