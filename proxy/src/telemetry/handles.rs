@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use crate::telemetry::http::{EndpointLabels, HttpMetrics, LatencyLabels, Outcome, ResponseLabels};
 use crate::telemetry::metric::{Counter, Histogram};
+use crate::telemetry::registry::Family;
 
 /// Outcomes that an endpoint finds without hashing; more are looked up in the family each time.
-const RESOLVED: usize = 12;
+const RESOLVED: usize = 8;
 
 /// The metrics of one endpoint (and, inbound, of one client, route and authorization).
 #[derive(Debug)]
 pub struct Handles {
     requests: Arc<Counter>,
     endpoint: Arc<EndpointLabels>,
-    metrics: HttpMetrics,
+    response_total: Family<ResponseLabels, Counter>,
+    response_latency_ms: Family<LatencyLabels, Histogram>,
     outcomes: Slots<Outcome, Counter>,
     latencies: Slots<Option<u16>, Histogram>,
 }
@@ -23,13 +25,13 @@ pub struct Handles {
 type Slots<K, M> = [OnceLock<(K, Arc<M>)>; RESOLVED];
 
 impl Handles {
-    /// Resolves what an endpoint's requests will need. Keep it as long as the endpoint.
+    /// Resolves what an endpoint's requests will need. Keep it as long as the endpoint, or the connection.
     pub fn new(metrics: &HttpMetrics, endpoint: EndpointLabels) -> Arc<Self> {
-        let endpoint = Arc::new(endpoint);
-        Arc::new(Self {
+        metrics.resolved.get_or(endpoint, |endpoint| Self {
             requests: metrics.request_total.handle(endpoint.clone()),
             endpoint,
-            metrics: metrics.clone(),
+            response_total: metrics.response_total.clone(),
+            response_latency_ms: metrics.response_latency_ms.clone(),
             outcomes: Slots::default(),
             latencies: Slots::default(),
         })
@@ -45,7 +47,7 @@ impl Handles {
         let find = || {
             let endpoint = self.endpoint.clone();
             let labels = ResponseLabels { endpoint, outcome };
-            self.metrics.response_total.handle(labels)
+            self.response_total.handle(labels)
         };
         resolve(&self.outcomes, outcome, find, Counter::inc);
     }
@@ -56,7 +58,7 @@ impl Handles {
         let find = || {
             let endpoint = self.endpoint.clone();
             let labels = LatencyLabels { endpoint, status };
-            self.metrics.response_latency_ms.handle(labels)
+            self.response_latency_ms.handle(labels)
         };
         let milliseconds = latency.as_secs_f64() * 1e3;
         resolve(&self.latencies, status, find, |h| h.observe(milliseconds));

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::telemetry::handles::Handles;
 use crate::telemetry::labels::{Authz, Direction, Dst, Route, Srv, Target, TlsAccept, TlsConnect};
 use crate::telemetry::metric::{Counter, Histogram};
 use crate::telemetry::registry::{Family, Registry};
+use crate::telemetry::shared::Shared;
 use crate::telemetry::text::{EncodeLabels, LabelWriter};
 
 /// Bounds of `response_latency_ms`, milliseconds.
@@ -22,6 +24,8 @@ pub struct HttpMetrics {
     pub response_total: Family<ResponseLabels, Counter>,
     /// Milliseconds from dispatch to the first frame of the response's body, or to its end.
     pub response_latency_ms: Family<LatencyLabels, Histogram>,
+    /// What is resolved and in use.
+    pub resolved: Shared<EndpointLabels, Handles>,
 }
 
 /// Where a request went, and how.
@@ -95,6 +99,7 @@ impl HttpMetrics {
                 "Milliseconds between a request being dispatched and the first frame of its response",
                 LATENCY_MS,
             ),
+            resolved: Shared::default(),
         }
     }
 }

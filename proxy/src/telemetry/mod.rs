@@ -8,6 +8,7 @@
 //! | [`labels`] | label groups with the exact names and order that dashboards query |
 //! | [`http`], [`transport`] | the families that both directions share |
 //! | [`handles`] | the HTTP metrics of one endpoint, resolved |
+//! | [`shared`] | resolved metrics, for connections with the same labels |
 //! | [`process`] | the process itself |
 //! | [`log`] | the log filter and the two line formats |
 
@@ -18,6 +19,7 @@ pub mod log;
 pub mod metric;
 pub mod process;
 pub mod registry;
+pub mod shared;
 pub mod text;
 pub mod transport;
 

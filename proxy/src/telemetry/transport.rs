@@ -7,6 +7,7 @@ use crate::telemetry::http::EndpointLabels;
 use crate::telemetry::labels::{Direction, NoTls, Srv, Target, TlsAccept, TlsConnect};
 use crate::telemetry::metric::{Counter, Gauge};
 use crate::telemetry::registry::{Family, Registry};
+use crate::telemetry::shared::Shared;
 use crate::telemetry::text::{EncodeLabels, LabelWriter};
 
 /// Connections and bytes.
@@ -22,6 +23,8 @@ pub struct TransportMetrics {
     pub tcp_read_bytes_total: Family<Arc<TransportLabels>, Counter>,
     /// Bytes written to peers.
     pub tcp_write_bytes_total: Family<Arc<TransportLabels>, Counter>,
+    /// What is resolved and in use.
+    pub resolved: Shared<TransportLabels, TransportHandle>,
 }
 
 /// One side of a connection that this proxy carries.
@@ -82,24 +85,26 @@ impl TransportMetrics {
                 .counter("tcp_read_bytes_total", "Total count of bytes read from peers"),
             tcp_write_bytes_total: registry
                 .counter("tcp_write_bytes_total", "Total count of bytes written to peers"),
+            resolved: Shared::default(),
         }
     }
 
     /// The metrics of connections with these labels. Resolve once per connection or endpoint.
     pub fn handle(&self, labels: TransportLabels) -> Arc<TransportHandle> {
-        let labels = Arc::new(labels);
-        let well = CloseLabels {
-            transport: labels.clone(),
-            errno: "",
-        };
-        Arc::new(TransportHandle {
-            closed_well: self.tcp_close_total.handle(well),
-            read: self.tcp_read_bytes_total.handle(labels.clone()),
-            written: self.tcp_write_bytes_total.handle(labels.clone()),
-            open_total: self.tcp_open_total.handle(labels.clone()),
-            open: self.tcp_open_connections.handle(labels.clone()),
-            close_total: self.tcp_close_total.clone(),
-            labels,
+        self.resolved.get_or(labels, |labels| {
+            let well = CloseLabels {
+                transport: labels.clone(),
+                errno: "",
+            };
+            TransportHandle {
+                read: self.tcp_read_bytes_total.handle(labels.clone()),
+                written: self.tcp_write_bytes_total.handle(labels.clone()),
+                open_total: self.tcp_open_total.handle(labels.clone()),
+                open: self.tcp_open_connections.handle(labels.clone()),
+                closed_well: self.tcp_close_total.handle(well),
+                close_total: self.tcp_close_total.clone(),
+                labels,
+            }
         })
     }
 }
