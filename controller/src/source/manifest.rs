@@ -17,6 +17,9 @@ use crate::source::documents::{self, Document};
 /// Most documents and list items that a file may hold.
 pub const MAX_OBJECTS: usize = 100_000;
 
+/// Most parser events of a document: scalars, beginnings and ends of lists and maps.
+const MAX_EVENTS: usize = 8_000_000;
+
 /// Why a file can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestError {
@@ -101,12 +104,19 @@ fn with_type(mut item: Value, kind: &str, api_version: &Value) -> Value {
 
 /// Reads a document. `yes` and `on` are strings where no boolean is asked for, as Kubernetes' own fields are typed.
 fn yaml<T: DeserializeOwned>(document: Document<'_>) -> Result<T, ManifestError> {
+    // A document has no more events than characters; what aliases add is bounded by its length, too.
+    let events = document
+        .text
+        .len()
+        .saturating_mul(4)
+        .saturating_add(10_000)
+        .min(MAX_EVENTS);
     let options = serde_saphyr::options! {
         strict_booleans: true,
         with_snippet: false,
         budget: serde_saphyr::budget! {
-            max_events: 8_000_000,
-            max_nodes: 4_000_000,
+            max_events: events,
+            max_nodes: events,
         },
     };
     serde_saphyr::from_str_with_options(document.text, options).map_err(|error| ManifestError {

@@ -115,7 +115,7 @@ impl Mesh {
     }
 }
 
-fn example() -> PathBuf {
+pub(crate) fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/mesh")
 }
 

@@ -1,0 +1,123 @@
+//! Whatever a file or a proxy says, it is read or refused, and nothing panics.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use outrigger_controller::compile::client::Client;
+use outrigger_controller::compile::settings::Settings;
+use outrigger_controller::compile::{inbound, outbound, profile, service_name::ServiceName};
+use outrigger_controller::index::cluster::Cluster;
+use outrigger_controller::resources::ports::PortSet;
+use outrigger_controller::source::manifest;
+use proptest::prelude::*;
+
+use crate::support::{example, pod, web};
+
+/// Reads a text as a file, and asks about what it says. The line of an error is one of the file's.
+fn read(text: &str) {
+    let lines = u64::try_from(text.lines().count()).unwrap() + 1;
+    match manifest::read(&Arc::from(Path::new("hostile.yaml")), text) {
+        Ok(objects) => ask(&Cluster::build(&objects, Vec::new())),
+        Err(error) => assert!((1..=lines).contains(&error.line), "{error:?}"),
+    }
+}
+
+fn ask(cluster: &Cluster) {
+    let (settings, client) = (Settings::default(), Client::of_workload("demo:server").unwrap());
+    let name = ServiceName::parse("web.demo.svc", &settings).unwrap();
+    outbound::to_name(cluster, &settings, &name, &client);
+    for port in [80, 443, 3306, 8080] {
+        // An answer or a refusal.
+        let _ = inbound::of_port(cluster, &settings, &client, port);
+        let _ = outbound::to_address(cluster, &settings, ([10, 96, 0, 10], port).into(), &client);
+        let _ = profile::at(cluster, &settings, &format!("10.77.2.2:{port}"), &client);
+        let _ = profile::at(
+            cluster,
+            &settings,
+            &format!("server.web.demo.svc:{port}"),
+            &client,
+        );
+    }
+}
+
+/// Manifests with everything that this version reads.
+fn manifests() -> Vec<String> {
+    let mut texts: Vec<_> = std::fs::read_dir(example())
+        .unwrap()
+        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    texts.push(pod(
+        "server",
+        "10.77.2.2",
+        "config.linkerd.io/opaque-ports: '1-2,http'",
+    ));
+    texts.push(web("", &[("server", "10.77.2.2")]));
+    texts
+}
+
+/// What makes YAML different in kind.
+fn splinter() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<char>().prop_map(String::from),
+        prop::sample::select(vec![
+            "\n",
+            "---",
+            "...",
+            "- ",
+            ": ",
+            "{",
+            "}",
+            "[",
+            "]",
+            "&a ",
+            "*a",
+            "!!int ",
+            "|\n",
+            "null",
+            "-1",
+            "99999",
+            "\t",
+            "''",
+            "%YAML 1.2",
+            "<<: ",
+            "2147483648",
+            "0x10",
+            "true",
+        ])
+        .prop_map(String::from),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn any_text_is_read_or_refused(splinters in prop::collection::vec(splinter(), 0..60)) {
+        read(&splinters.concat());
+    }
+
+    #[test]
+    fn any_change_of_a_manifest_is_read_or_refused(
+        which in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        removed in 0..20usize,
+        splinter in splinter(),
+    ) {
+        let manifests = manifests();
+        let text: Vec<char> = which.get(&manifests).chars().collect();
+        let (before, after) = text.split_at(at.index(text.len()));
+        let rest = after.get(removed..).unwrap_or_default();
+        read(&before.iter().chain(&splinter.chars().collect::<Vec<_>>()).chain(rest).collect::<String>());
+    }
+
+    #[test]
+    fn any_name_token_or_list_is_read_or_refused(text in "(\\PC|[:.,{}\"-]|svc|ns|80){0,40}") {
+        let settings = Settings::default();
+        if let Ok(name) = ServiceName::parse(&text, &settings) {
+            prop_assert!(name.port > 0 && !name.name.is_empty() && !name.namespace.is_empty());
+        }
+        Client::of_context_token(&text);
+        Client::of_workload(&text);
+        PortSet::parse(&text, |_| Vec::new());
+    }
+}
