@@ -78,6 +78,9 @@ pub enum Error {
     Http(#[source] hyper::Error),
 }
 
+/// The name of the one channel that is needed to get a certificate, and so has to do without.
+pub(crate) const IDENTITY: &str = "identity";
+
 /// The state of the connection.
 #[derive(Clone, Debug)]
 enum Link {
@@ -95,6 +98,8 @@ struct Target {
     addr: ControlAddr,
     http2: Http2Client,
     credentials: Live<Credentials>,
+    /// Whether the service talks to none but the mesh: dialling it earlier would only be refused.
+    needs_certificate: bool,
     metrics: ChannelMetrics,
 }
 
@@ -118,6 +123,7 @@ impl Channel {
             addr: addr.clone(),
             http2: *http2,
             credentials,
+            needs_certificate: addr.identity.is_some() && name != IDENTITY,
             metrics,
         };
         let driver = runtime.spawn(target.keep_connected(down));
@@ -170,8 +176,11 @@ impl Service<http::Request<Body>> for Channel {
 
 impl Target {
     /// Connects, and connects again whenever the connection ends. Never returns.
-    async fn keep_connected(self, link: watch::Sender<Link>) {
+    async fn keep_connected(mut self, link: watch::Sender<Link>) {
         let mut waits = Waits::new(backoff(&self.addr.connect.backoff));
+        if self.needs_certificate {
+            self.certified().await;
+        }
         loop {
             match self.connect().await {
                 Ok((sender, connection)) => {
@@ -192,6 +201,15 @@ impl Target {
                 }
             }
             tokio::time::sleep(waits.next()).await;
+        }
+    }
+
+    /// Waits for the first certificate.
+    async fn certified(&mut self) {
+        while !self.credentials.get_and_mark_seen().is_certified() {
+            if self.credentials.changed().await.is_err() {
+                return;
+            }
         }
     }
 

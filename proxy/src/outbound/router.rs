@@ -35,6 +35,9 @@ use crate::tls::dial::{Dial, Peer, Target as HeaderTarget};
 /// Backends remembered at the same time, each with its balancer.
 const MAX_BACKENDS: usize = 10_000;
 
+/// Whatever is dialled on the loopback interface could come back here, for ever.
+const LOOPBACK: &str = "Outbound proxy cannot initiate connections on the loopback interface";
+
 /// A destination: what the application dialled, and the router that leads on from there.
 #[derive(Debug)]
 pub struct Target {
@@ -344,6 +347,9 @@ impl Builder {
     fn backend(self: &Arc<Self>, backend: &PolicyBackend) -> Backend {
         match &backend.dispatch {
             Dispatch::Missing(why) => Err(why.clone()),
+            Dispatch::Forward(description) if description.addr.ip().is_loopback() => {
+                Err(Unsupported::new(LOOPBACK))
+            }
             Dispatch::Forward(description) => Ok(self.forwards.get_or(description, || {
                 let endpoint = self.endpoint(description.clone(), &"".into(), LoadParams::default());
                 Balancer::fixed(Arc::new(endpoint), self.config.http_queue.fail_fast)
@@ -439,6 +445,15 @@ fn split_authority(text: &str) -> (&str, Option<NonZeroU16>) {
     }
 }
 
+/// Whether discovery's endpoint is one that can be dialled; see [`LOOPBACK`].
+fn may_be_dialled(endpoint: &Description) -> bool {
+    let loopback = endpoint.addr.ip().is_loopback();
+    if loopback {
+        tracing::warn!(addr = %endpoint.addr, "left out an endpoint: {LOOPBACK}");
+    }
+    !loopback
+}
+
 /// Keeps a balancer's endpoints as discovery reports them. Those that did not change keep connections and load.
 async fn follow(
     mut discovered: Live<Endpoints>,
@@ -463,6 +478,7 @@ async fn follow(
             publisher.set(
                 endpoints
                     .values()
+                    .filter(|new| may_be_dialled(new))
                     .map(|new| keep(new).unwrap_or_else(|| make(new)))
                     .collect(),
             );
