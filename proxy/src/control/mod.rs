@@ -14,6 +14,10 @@ pub mod discovery;
 pub mod identity;
 pub mod metrics;
 pub mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod waits;
 
 pub use self::channel::Channel;

@@ -33,8 +33,12 @@ impl Ca {
         self.0.pem()
     }
 
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
     pub(crate) fn anchors(&self) -> TrustAnchors {
-        TrustAnchors::from_der(&[self.0.der().clone()]).unwrap()
+        TrustAnchors::from_der(&[self.der()]).unwrap()
     }
 
     /// A leaf with these SANs, after `adjust` has had its way with it.
@@ -74,13 +78,23 @@ impl Ca {
 impl Leaf {
     /// Credentials with this leaf, for `name`.
     pub(crate) fn credentials(&self, anchors: &TrustAnchors, name: &str) -> Result<Credentials, Error> {
+        self.credentials_until(anchors, name, SystemTime::now() + Duration::from_secs(3600))
+    }
+
+    /// The same, with an expiry that the issuer reports; the certificate itself lives on.
+    pub(crate) fn credentials_until(
+        &self,
+        anchors: &TrustAnchors,
+        name: &str,
+        expiry: SystemTime,
+    ) -> Result<Credentials, Error> {
         Credentials::new(
             anchors,
             Identity::parse(name).unwrap(),
             DnsName::parse("web.test").unwrap(),
             vec![self.certificate.clone()],
             private_key(&self.key),
-            SystemTime::now() + Duration::from_secs(3600),
+            expiry,
         )
     }
 }

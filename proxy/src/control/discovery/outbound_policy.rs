@@ -8,7 +8,7 @@ use outrigger_policy::name::ResourceRef;
 use outrigger_policy::outbound::{OutboundPolicy, OutboundProtocol};
 use outrigger_policy::profile::Lookup;
 use outrigger_proto::decode::{self, DecodeError};
-use outrigger_proto::net::TcpAddress;
+use outrigger_proto::encode::endpoint::tcp_address;
 use outrigger_proto::outbound::outbound_policies_client::OutboundPoliciesClient;
 use outrigger_proto::outbound::{self as api, TrafficSpec, traffic_spec};
 use tokio::runtime::Handle;
@@ -105,23 +105,5 @@ fn invalid(error: &DecodeError) -> OutboundPolicy {
             "the policy can't be read: {error}: ask the controller"
         ))),
         authority: "".into(),
-    }
-}
-
-fn tcp_address(addr: SocketAddr) -> TcpAddress {
-    use outrigger_proto::net::{IPv6, IpAddress, ip_address::Ip};
-    let ip = match addr {
-        SocketAddr::V4(v4) => Ip::Ipv4(v4.ip().to_bits()),
-        SocketAddr::V6(v6) => {
-            let bits = v6.ip().to_bits();
-            Ip::Ipv6(IPv6 {
-                first: (bits >> 64) as u64,
-                last: bits as u64,
-            })
-        }
-    };
-    TcpAddress {
-        ip: Some(IpAddress { ip: Some(ip) }),
-        port: addr.port().into(),
     }
 }

@@ -20,6 +20,13 @@ use crate::control::metrics::Metrics;
 use crate::live::{Ended, Live};
 use crate::tls::{self, Credentials, TrustAnchors};
 
+#[cfg(test)]
+pub(crate) mod testing {
+    //! What tests of the renewal need to play the issuer.
+    pub(crate) use super::grpc::CertifyError;
+    pub(crate) use super::renewal::{Bounds, renew};
+}
+
 /// How often to say that there is still no certificate.
 const REMIND: Duration = Duration::from_secs(15);
 

@@ -59,7 +59,9 @@ pub(crate) async fn renew<F>(
             sleep(failed.next()).await;
         };
         metrics.renewed(clock(), fresh.expiry());
-        let due = clock() + refresh_after(bounds, remaining_of(&fresh, clock()));
+        let now = clock();
+        let wait = refresh_after(bounds, remaining_of(&fresh, now));
+        let due = now.checked_add(wait).unwrap_or(now + bounds.min);
         if !publisher.get().is_certified() {
             info!(id = %fresh.identity(), "Certified identity");
         }

@@ -1,0 +1,6 @@
+//! The control wing against a control plane that does its worst.
+
+mod channel;
+mod discovery;
+mod identity;
+mod stream;
