@@ -30,6 +30,7 @@ pub fn to_address(
     addr: SocketAddr,
     client: &Client,
 ) -> Result<OutboundPolicy, Refusal> {
+    let addr = dialled(addr)?;
     if let Some(service) = service_at(cluster, addr.ip())? {
         return Ok(to_service(cluster, settings, service, addr.port(), client));
     }
@@ -54,6 +55,14 @@ pub fn to_name(
             let meta = service_ref(&name.namespace, &name.name, name.port);
             balanced(settings, meta, Spoken::Unknown, None)
         }
+    }
+}
+
+/// An address that a client dialled: IPv4 in IPv6's clothes (RFC 4291 §2.5.5.2) is IPv4.
+pub fn dialled(addr: SocketAddr) -> Result<SocketAddr, Refusal> {
+    match addr.port() {
+        0 => Err(Refusal::Invalid(format!("{addr} has no port"))),
+        port => Ok(SocketAddr::new(addr.ip().to_canonical(), port)),
     }
 }
 

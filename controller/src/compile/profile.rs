@@ -9,7 +9,7 @@ use outrigger_policy::profile::Profile;
 
 use crate::compile::client::Client;
 use crate::compile::endpoints;
-use crate::compile::outbound::{is_opaque, service_at, service_ref};
+use crate::compile::outbound::{dialled, is_opaque, service_at, service_ref};
 use crate::compile::refusal::Refusal;
 use crate::compile::service_name::ServiceName;
 use crate::compile::settings::Settings;
@@ -41,9 +41,7 @@ pub fn at(
 }
 
 fn at_address(cluster: &Cluster, settings: &Settings, addr: SocketAddr) -> Result<Destination, Refusal> {
-    if addr.port() == 0 {
-        return Err(Refusal::Invalid(format!("{addr} has no port")));
-    }
+    let addr = dialled(addr)?;
     if let Some(service) = service_at(cluster, addr.ip())? {
         return Ok(at_service(settings, service, addr.port()));
     }

@@ -40,7 +40,7 @@ pub enum Object {
 
 /// The part that every manifest has.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "a Kubernetes object")]
 struct Head {
     api_version: String,
     kind: String,

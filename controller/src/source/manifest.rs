@@ -69,20 +69,14 @@ struct List {
 fn manifests(document: Document<'_>) -> Result<Vec<(u64, Value)>, ManifestError> {
     let line = document.line().unwrap_or(document.first_line);
     let manifest: Value = yaml(document)?;
-    let is_list = manifest["kind"]
-        .as_str()
-        .is_some_and(|kind| kind.ends_with("List"));
-    if !is_list || !manifest["items"].is_array() {
-        return Ok(if manifest.is_null() {
-            Vec::new()
-        } else {
-            vec![(line, manifest)]
-        });
-    }
-    let item_kind = manifest["kind"]
+    let item_kind = match manifest["kind"]
         .as_str()
         .and_then(|kind| kind.strip_suffix("List"))
-        .unwrap_or_default();
+    {
+        Some(kind) if kind.is_empty() || manifest["items"].is_array() => kind,
+        _ if manifest.is_null() => return Ok(Vec::new()),
+        _ => return Ok(vec![(line, manifest)]),
+    };
     let list: List = yaml(document)?;
     let items = list.items.into_iter().map(|item| {
         let line = document.first_line + item.defined.line().saturating_sub(1);
@@ -104,6 +98,11 @@ fn with_type(mut item: Value, kind: &str, api_version: &Value) -> Value {
 
 /// Reads a document. `yes` and `on` are strings where no boolean is asked for, as Kubernetes' own fields are typed.
 fn yaml<T: DeserializeOwned>(document: Document<'_>) -> Result<T, ManifestError> {
+    parse(document, false)
+}
+
+/// Reads a document; `quoted`: a string must be quoted where it looks like a number or a boolean.
+fn parse<T: DeserializeOwned>(document: Document<'_>, quoted: bool) -> Result<T, ManifestError> {
     // A document has no more events than characters; what aliases add is bounded by its length, too.
     let events = document
         .text
@@ -113,48 +112,72 @@ fn yaml<T: DeserializeOwned>(document: Document<'_>) -> Result<T, ManifestError>
         .min(MAX_EVENTS);
     let options = serde_saphyr::options! {
         strict_booleans: true,
+        no_schema: quoted,
         with_snippet: false,
         budget: serde_saphyr::budget! {
             max_events: events,
             max_nodes: events,
         },
     };
-    serde_saphyr::from_str_with_options(document.text, options).map_err(|error| ManifestError {
-        line: error.location().map_or(document.first_line, |at| {
-            document.first_line + at.line().saturating_sub(1)
-        }),
-        reason: one_line(&error.to_string()),
+    serde_saphyr::from_str_with_options(document.text, options).map_err(|error| {
+        let line = error.location().map_or(1, |at| at.line().max(1));
+        ManifestError {
+            line: document.first_line + line - 1,
+            reason: reason(&error.to_string()),
+        }
     })
 }
 
 /// Finds the line of a value that doesn't fit its field, by reading the document again as the type that it has.
 fn explain(document: Document<'_>, line: u64, manifest: &Value, error: &serde_json::Error) -> ManifestError {
-    let precise = match manifest["kind"].as_str() {
-        Some("Namespace") => yaml::<Namespace>(document).err(),
-        Some("Service") => yaml::<Service>(document).err(),
-        Some("Pod") => yaml::<Pod>(document).err(),
-        Some("ServiceAccount") => yaml::<ServiceAccount>(document).err(),
-        Some("EndpointSlice") => yaml::<EndpointSlice>(document).err(),
-        _ => None,
-    };
-    let kind = manifest["kind"].as_str().unwrap_or("object");
-    let name = manifest["metadata"]["name"].as_str().unwrap_or("without a name");
+    let kind = manifest["kind"].as_str();
+    let name = manifest["metadata"]["name"].as_str();
+    let object = format!(
+        "{} {}",
+        kind.unwrap_or("an object"),
+        name.unwrap_or("without a name")
+    );
     let is_item = document.line() != Some(line);
-    match precise.filter(|_| !is_item) {
-        Some(precise) => ManifestError {
-            line: precise.line,
-            reason: format!("{kind} {name}: {}", precise.reason),
-        },
-        None => ManifestError {
-            line,
-            reason: format!("{kind} {name}: {error}"),
-        },
+    let (line, reason) = match kind.filter(|_| !is_item).and_then(|kind| misfit(document, kind)) {
+        Some((line, Some(reason))) => (line, reason),
+        Some((line, None)) => (line, error.to_string()),
+        None => (line, error.to_string()),
+    };
+    ManifestError {
+        line,
+        reason: format!("{object}: {reason}"),
     }
 }
 
-/// Messages go to logs line by line.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// The line of the first value that doesn't fit, and the reason where this reading knows it better.
+fn misfit(document: Document<'_>, kind: &str) -> Option<(u64, Option<String>)> {
+    fn of<T: DeserializeOwned>(document: Document<'_>) -> Option<(u64, Option<String>)> {
+        if let Err(error) = yaml::<T>(document) {
+            return Some((error.line, Some(error.reason)));
+        }
+        // A number where a string belongs.
+        parse::<T>(document, true).err().map(|error| (error.line, None))
+    }
+    match kind {
+        "Namespace" => of::<Namespace>(document),
+        "Service" => of::<Service>(document),
+        "Pod" => of::<Pod>(document),
+        "ServiceAccount" => of::<ServiceAccount>(document),
+        "EndpointSlice" => of::<EndpointSlice>(document),
+        _ => None,
+    }
+}
+
+/// The parser's message on one line, without the place, which is counted from the document's beginning, and without
+/// advice for programmers.
+fn reason(message: &str) -> String {
+    let message = message
+        .rsplit_once(" at line ")
+        .map_or(message, |(message, _)| message);
+    let message = message
+        .split_once(", set DuplicateKeyPolicy")
+        .map_or(message, |(message, _)| message);
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -197,6 +220,15 @@ mod tests {
         let error = read_text(service).unwrap_err();
         assert_eq!(error.line, 8, "{error:?}");
         assert!(error.reason.starts_with("Service web: "), "{error:?}");
+    }
+
+    #[test]
+    fn a_number_where_a_string_belongs_is_refused_with_its_line() {
+        let service = "\nkind: Service\napiVersion: v1\nmetadata:\n  name: web\n  annotations:\n    \
+                       config.linkerd.io/opaque-ports: 3306\n";
+        let error = read_text(service).unwrap_err();
+        assert_eq!(error.line, 7, "{error:?}");
+        assert!(error.reason.contains("expected a string"), "{error:?}");
     }
 
     #[test]

@@ -222,3 +222,14 @@ async fn names_longer_than_names_are_refused_and_not_repeated() {
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().len() < 100);
 }
+
+#[tokio::test]
+async fn an_ipv4_address_may_come_as_ipv6() {
+    let mesh = Mesh::of(&web("", &[]));
+    let policy = mesh.outbound("[::ffff:10.96.0.1]:80").await.unwrap();
+    assert_eq!(&*policy.authority, "web.demo.svc.cluster.local:80");
+    assert_eq!(
+        mesh.profile("192.0.2.1:0").await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+}
