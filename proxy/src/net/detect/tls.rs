@@ -30,31 +30,35 @@ pub const LIMIT: usize = 16 << 10;
 /// first byte that rules it out, or as soon as the server name has been read: what follows is left to the handshake.
 pub fn client_hello(bytes: &[u8]) -> Hello {
     let seen = &bytes[..bytes.len().min(LIMIT)];
-    match handshake(seen).and_then(|message| server_name(&message)) {
+    match handshake(seen).and_then(|(message, lack)| server_name(&message, lack)) {
         Ok(sni) => Hello::Tls { sni },
         Err(Stop::Short) if seen.len() < LIMIT => Hello::NeedMore,
         Err(Stop::Short | Stop::Malformed) => Hello::NotTls,
     }
 }
 
-#[derive(Debug)]
+/// Why there is no more to read.
+#[derive(Clone, Copy, Debug)]
 enum Stop {
     Short,
     Malformed,
 }
 
-/// The handshake message, as far as it is there, out of its records.
-fn handshake(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Stop> {
-    let (mut message, mut rest) = record(bytes).map(|(fragment, rest)| (Cow::Borrowed(fragment), rest))?;
-    while message.len() < message_length(&message)? && !rest.is_empty() {
-        let (fragment, after) = match record(rest) {
-            Err(Stop::Short) => break,
-            other => other?,
-        };
-        message.to_mut().extend_from_slice(fragment);
-        rest = after;
+/// The handshake message out of its records, as far as it is there, and why there is no more of it.
+fn handshake(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, Stop), Stop> {
+    let (first, mut rest) = record(bytes)?;
+    let mut message = Cow::Borrowed(first);
+    while message.len() < message_length(&message)? {
+        match record(rest) {
+            Ok((fragment, after)) => {
+                message.to_mut().extend_from_slice(fragment);
+                rest = after;
+            }
+            // It does not matter when what is there says enough.
+            Err(stop) => return Ok((message, stop)),
+        }
     }
-    Ok(message)
+    Ok((message, Stop::Short))
 }
 
 /// The content of the first record, as far as it is there, and what follows (RFC 8446 §5.1).
@@ -98,13 +102,21 @@ fn message_length(message: &[u8]) -> Result<usize, Stop> {
     }
 }
 
-/// The server name of a ClientHello (RFC 8446 §4.1.2, RFC 6066 §3).
-fn server_name(message: &[u8]) -> Result<Option<DnsName>, Stop> {
-    const SERVER_NAME: usize = 0;
-    let mut hello = Reader {
+/// The server name of a ClientHello of which there is no more for the reason `lack`.
+fn server_name(message: &[u8], lack: Stop) -> Result<Option<DnsName>, Stop> {
+    let hello = Reader {
         left: message_length(message)?,
         rest: message,
     };
+    find_server_name(hello).map_err(|stop| match stop {
+        Stop::Short => lack,
+        Stop::Malformed => Stop::Malformed,
+    })
+}
+
+/// Goes through a ClientHello to its server name (RFC 8446 §4.1.2, RFC 6066 §3).
+fn find_server_name(mut hello: Reader<'_>) -> Result<Option<DnsName>, Stop> {
+    const SERVER_NAME: usize = 0;
     hello.take(4)?;
     if hello.take(1)? != [3] {
         return Err(Stop::Malformed);
@@ -264,6 +276,17 @@ mod tests {
         );
         assert_eq!(client_hello(&bytes[..bytes.len() - 90]), tls("a.b"));
         assert_eq!(client_hello(&bytes), tls("a.b"));
+    }
+
+    #[test]
+    fn a_broken_record_matters_only_before_the_name() {
+        let whole = records(&hello(&[&sni("a.b")[..], &[0, 10, 0, 1, 9]].concat()), 60);
+        let (first, second) = whole.split_at(65);
+        let broken = [first, &[23], &second[1..]].concat();
+        assert_eq!(client_hello(first), tls("a.b"));
+        assert_eq!(client_hello(&broken), tls("a.b"));
+        let early = records(&hello(&sni("a.b")), 30);
+        assert_eq!(client_hello(&[&early[..35], &[23]].concat()), Hello::NotTls);
     }
 
     #[test]
