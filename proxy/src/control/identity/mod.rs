@@ -1,8 +1,8 @@
 //! The proxy's identity: a key of its own, and a certificate that is renewed in time.
 
 mod csr;
-mod grpc;
-mod renewal;
+pub(crate) mod grpc;
+pub(crate) mod renewal;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,13 +19,6 @@ use crate::control::channel::{Channel, IDENTITY};
 use crate::control::metrics::Metrics;
 use crate::live::{Ended, Live};
 use crate::tls::{self, Credentials, TrustAnchors};
-
-#[cfg(test)]
-pub(crate) mod testing {
-    //! What tests of the renewal need to play the issuer.
-    pub(crate) use super::grpc::CertifyError;
-    pub(crate) use super::renewal::{Bounds, renew};
-}
 
 /// How often to say that there is still no certificate.
 const REMIND: Duration = Duration::from_secs(15);

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::config;
-use crate::control::identity::testing::{Bounds, CertifyError, renew};
+use crate::control::identity::grpc::CertifyError;
+use crate::control::identity::renewal::{Bounds, renew};
 use crate::control::identity::{StartError, certified, start};
 use crate::control::testing::{Fake, HTTP2, address, metrics};
 use crate::live::Live;
