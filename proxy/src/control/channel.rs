@@ -44,6 +44,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection that lasted as long was a success: the backoff begins anew.
 const HEALTHY: Duration = Duration::from_secs(10);
 
+/// How long the resolver may take.
+const LOOKUP: Duration = Duration::from_secs(10);
+
 /// Addresses tried per attempt to connect.
 const MAX_ADDRESSES: usize = 8;
 
@@ -303,7 +306,8 @@ async fn lookup(addr: &HostPort) -> Result<Vec<SocketAddr>, Error> {
             Ok(vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), addr.port)])
         }
         Host::Name { .. } => {
-            let found = lookup_host(addr.to_string()).await;
+            let found = timeout(LOOKUP, lookup_host(addr.to_string())).await;
+            let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             Ok(found.map_err(|e| Error::Lookup(addr.clone(), e))?.collect())
         }
     }

@@ -57,11 +57,16 @@ pub fn start(
         applicant.server_name.clone(),
     )?;
     let (publisher, credentials) = Live::new(first);
+    let anonymous = Credentials::anchors_only(
+        &applicant.anchors,
+        applicant.identity.clone(),
+        applicant.server_name.clone(),
+    )?;
     let service = Arc::new(Service {
         applicant,
         addr: config.service.clone(),
         http2: *http2,
-        credentials: credentials.clone(),
+        anonymous: Live::fixed(anonymous),
         metrics: metrics.clone(),
         runtime: runtime.clone(),
     });
@@ -76,7 +81,8 @@ struct Service {
     applicant: Applicant,
     addr: config::ControlAddr,
     http2: config::Http2Client,
-    credentials: Live<Credentials>,
+    /// Never with a certificate: the token says who asks, and an expired certificate would be refused for ever.
+    anonymous: Live<Credentials>,
     metrics: Metrics,
     runtime: Handle,
 }
@@ -85,7 +91,7 @@ impl Service {
     /// One attempt. It makes a connection of its own: an idle one might be dead, and the service be behind many.
     async fn certify(self: Arc<Self>) -> Result<Credentials, CertifyError> {
         let metrics = self.metrics.channel(IDENTITY);
-        let credentials = self.credentials.clone();
+        let credentials = self.anonymous.clone();
         let channel = Channel::open(
             IDENTITY,
             &self.addr,

@@ -1,5 +1,6 @@
 //! The connection to the control plane: who answers, and what happens when nobody does.
 
+use outrigger_policy::name::{DnsName, Identity};
 use outrigger_proto::destination::destination_client::DestinationClient;
 use outrigger_proto::destination::{DestinationProfile, GetDestination};
 use tokio::net::TcpListener;
@@ -11,6 +12,7 @@ use crate::control::metrics::ChannelMetrics;
 use crate::control::testing::{Fake, HTTP2, address, metrics, open};
 use crate::live::Live;
 use crate::tls::testing::Ca;
+use crate::tls::{self, Credentials};
 
 const CONTROLLER: &str = "linkerd-destination.linkerd.serviceaccount.identity.linkerd.cluster.local";
 const WEB: &str = "web.default.serviceaccount.identity.linkerd.cluster.local";
@@ -63,6 +65,21 @@ async fn a_controller_with_the_right_name_is_spoken_to_by_tls() {
     fake.call("/GetProfile").await.reply(&profile("web")).await;
     assert_eq!(asked.await.unwrap().unwrap(), Some(profile("web")));
     assert_eq!(metrics.failures.value(), 0);
+}
+
+#[tokio::test]
+async fn the_control_plane_is_called_with_a_certificate_or_not_at_all() {
+    let ca = Ca::new("ca");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (id, name) = (Identity::parse(WEB).unwrap(), DnsName::parse(WEB).unwrap());
+    let (publisher, credentials) = Live::new(Credentials::anchors_only(&ca.anchors(), id, name).unwrap());
+    let addr = address(listener.local_addr().unwrap(), Some(CONTROLLER));
+    let _channel = open(&addr, credentials);
+    tokio::task::yield_now().await;
+    publisher.set(ca.credentials(WEB));
+    let (io, _) = listener.accept().await.unwrap();
+    let accepted = tls::server::accept(&ca.credentials(CONTROLLER), io, false).await;
+    assert_eq!(accepted.unwrap().client, Some(Identity::parse(WEB).unwrap()));
 }
 
 #[tokio::test]

@@ -147,6 +147,24 @@ async fn a_certificate_for_somebody_else_or_of_another_time_is_refused() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_nobody_takes_any_more_does_not_prevent_its_renewal() {
+    // The service would refuse the proxy's certificate, as it would an expired one.
+    let (old, new, dir) = (Ca::new("old"), Ca::new("new"), directory("stale"));
+    let name = "linkerd-identity.linkerd.serviceaccount.identity.linkerd.cluster.local";
+    let mut fake = Fake::at("127.0.0.1:0".parse().unwrap(), Some(new.credentials(name))).await;
+    let mut config = configuration(&fake, &old, &dir);
+    config.trust_anchors.0.push(new.der());
+    config.service = address(fake.addr, Some(name));
+    config.max_refresh = Duration::from_millis(10);
+    let _credentials = start(&config, &HTTP2, &metrics(), &Handle::current()).unwrap();
+    for _ in 0..2 {
+        let call = fake.call("/Certify").await;
+        let request = call.request();
+        call.reply(&issue(&old, &request)).await;
+    }
+}
+
+#[tokio::test]
 async fn without_a_token_nothing_is_started() {
     let (ca, dir) = (Ca::new("ca"), directory("no-token"));
     let fake = Fake::start().await;
