@@ -28,7 +28,7 @@ struct Follow<F, A, M> {
 /// Answers a question for as long as the client listens.
 ///
 /// A question that has no answer at first is refused; one that loses its answer later ends the stream with the
-/// reason. When the controller ends, so does the stream.
+/// reason.
 pub(super) fn follow<F, A, M>(
     mut cluster: watch::Receiver<Arc<Cluster>>,
     answer: F,
@@ -51,7 +51,7 @@ where
     };
     Ok(stream::unfold(Some(follow), |follow| async {
         let mut follow = follow?;
-        match follow.next().await? {
+        match follow.next().await {
             Ok(message) => Some((Ok(message), Some(follow))),
             Err(status) => Some((Err(status), None)),
         }
@@ -63,25 +63,22 @@ where
     F: Fn(&Cluster) -> Result<A, Refusal>,
     A: PartialEq,
 {
-    async fn next(&mut self) -> Option<Result<M, Status>> {
+    async fn next(&mut self) -> Result<M, Status> {
         loop {
             if let Some(message) = self.pending.pop_front() {
-                return Some(Ok(message));
+                return Ok(message);
             }
-            self.cluster.changed().await.ok()?;
+            if self.cluster.changed().await.is_err() {
+                // Nothing follows the manifests any more: what was said last stays. Ending the stream would only
+                // bring the client back, at once and again.
+                std::future::pending::<()>().await;
+            }
             let cluster = self.cluster.borrow_and_update().clone();
-            let now = match (self.answer)(&cluster) {
-                Ok(now) => now,
-                Err(refusal) => return Some(Err(status(refusal))),
-            };
-            if now == self.before {
-                continue;
+            let now = (self.answer)(&cluster).map_err(status)?;
+            if now != self.before {
+                self.pending.extend((self.messages)(Some(&self.before), &now)?);
+                self.before = now;
             }
-            match (self.messages)(Some(&self.before), &now) {
-                Ok(messages) => self.pending.extend(messages),
-                Err(status) => return Some(Err(status)),
-            }
-            self.before = now;
         }
     }
 }

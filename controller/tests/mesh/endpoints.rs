@@ -242,3 +242,24 @@ async fn a_thousand_streams_follow_one_change() {
         assert_eq!(added(stream).await.len(), 1);
     }
 }
+
+#[tokio::test]
+async fn when_nobody_follows_the_manifests_any_more_what_was_said_stays() {
+    let Mesh { cluster, routes } = Mesh::example();
+    drop(cluster);
+    let request = GetDestination {
+        path: "web.demo.svc.cluster.local:80".into(),
+        ..Default::default()
+    };
+    let mut stream = DestinationClient::new(routes)
+        .get(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(added(&mut stream).await.len(), 1);
+    tokio::select! {
+        biased;
+        ended = stream.message() => panic!("the stream ended: {ended:?}"),
+        () = tokio::task::yield_now() => {}
+    }
+}

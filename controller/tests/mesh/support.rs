@@ -30,7 +30,7 @@ const TOKEN: &str = r#"{"ns": "demo", "nodeName": "node-1", "pod": "client"}"#;
 /// A mesh whose manifests a test replaces, and the proxy that asks.
 pub(crate) struct Mesh {
     pub(crate) cluster: watch::Sender<Arc<Cluster>>,
-    routes: Routes,
+    pub(crate) routes: Routes,
 }
 
 impl Mesh {

@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::{mpsc, watch};
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::index::cluster::Cluster;
 use crate::resources::object::Located;
 use crate::resources::report::Report;
-use crate::source::manifest;
+use crate::source::manifest::{self, ManifestError};
 
 /// Longest file that is read, bytes.
 pub const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -49,6 +49,8 @@ struct Files {
     root: PathBuf,
     known: BTreeMap<Arc<Path>, File>,
     reports: Vec<Report>,
+    /// Some file was being written: look again soon.
+    unsettled: bool,
 }
 
 /// A file.
@@ -60,6 +62,15 @@ struct File {
     objects: Vec<Located>,
     /// Why it can't be read now.
     broken: Option<Report>,
+    /// Since when it has been seen while it was being written.
+    unsettled: Option<Instant>,
+}
+
+/// Whether files that are being written are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    None,
+    UntilSettled,
 }
 
 impl Directory {
@@ -71,8 +82,9 @@ impl Directory {
             root: root.into(),
             known: BTreeMap::new(),
             reports: Vec::new(),
+            unsettled: false,
         };
-        files.read();
+        files.read(Patience::None);
         let (cluster, _) = watch::channel(Arc::new(files.cluster()));
         log_new(&[], &cluster.borrow().reports);
         Ok(Self { files, cluster })
@@ -101,9 +113,10 @@ impl Directory {
                 }
             };
             // Without a watcher the channel is closed, and only time passes.
-            match tokio::time::timeout(REREAD, changes.recv()).await {
+            let wait = if self.files.unsettled { SETTLE } else { REREAD };
+            match tokio::time::timeout(wait, changes.recv()).await {
                 Ok(Some(())) => settle(&mut changes).await,
-                Ok(None) => tokio::time::sleep(REREAD).await,
+                Ok(None) => tokio::time::sleep(wait).await,
                 Err(_elapsed) => {}
             }
         }
@@ -111,7 +124,7 @@ impl Directory {
 
     /// Reads again, and tells everybody if something changed.
     fn refreshed(mut self) -> Self {
-        if self.files.read() {
+        if self.files.read(Patience::UntilSettled) {
             let cluster = self.files.cluster();
             log_new(&self.cluster.borrow().reports, &cluster.reports);
             self.cluster.send_replace(Arc::new(cluster));
@@ -170,7 +183,7 @@ impl Files {
     }
 
     /// Reads all files. Whether anything changed since the last time.
-    fn read(&mut self) -> bool {
+    fn read(&mut self, patience: Patience) -> bool {
         let mut found = Found::default();
         found.walk(&self.root, 0);
         if let Some(report) = &found.unreadable_root {
@@ -182,9 +195,12 @@ impl Files {
         let mut known = BTreeMap::new();
         for path in found.files {
             let mut file = self.known.remove(&path).unwrap_or_default();
-            changed |= file.refresh(&path, &mut left);
+            if patience == Patience::None || file.is_settled(&path) {
+                changed |= file.refresh(&path, &mut left);
+            }
             known.insert(path, file);
         }
+        self.unsettled = known.values().any(|file| file.unsettled.is_some());
         changed |= !self.known.is_empty();
         self.known = known;
         self.replace_reports(found.reports) || changed
@@ -198,6 +214,18 @@ impl Files {
 }
 
 impl File {
+    /// Whether nobody has written to the file for a moment: half a file can be a valid one. One that is written to
+    /// all the time is read as it is.
+    fn is_settled(&mut self, path: &Path) -> bool {
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+        if age.is_none_or(|age| age >= SETTLE) {
+            self.unsettled = None;
+            return true;
+        }
+        self.unsettled.get_or_insert_with(Instant::now).elapsed() >= SETTLE_AT_MOST
+    }
+
     /// Reads the file if its contents changed. Whether they did.
     fn refresh(&mut self, path: &Arc<Path>, left: &mut u64) -> bool {
         let text = match contents(path, left) {
@@ -213,7 +241,12 @@ impl File {
             return false;
         }
         self.hash = hash;
-        match manifest::read(path, &text) {
+        // A panic of the parser must not end the following of all the other files.
+        let read = std::panic::catch_unwind(|| manifest::read(path, &text)).unwrap_or_else(|_| {
+            let reason = "the parser failed on this file: please report it".into();
+            Err(ManifestError { line: 1, reason })
+        });
+        match read {
             Ok(objects) => {
                 self.objects = objects;
                 self.broken = None;

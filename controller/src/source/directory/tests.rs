@@ -15,6 +15,9 @@ impl Scratch {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
+        // Written a while ago: nobody waits for more.
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - REREAD).unwrap();
         path
     }
 }
@@ -141,6 +144,19 @@ fn a_file_that_can_not_be_opened_is_reported_until_it_can() {
     scratch.write("nowhere", &service("web", "10.96.0.1"));
     let (_directory, cluster) = reread(directory);
     assert!(cluster.service("demo", "web").is_some() && cluster.reports.is_empty());
+}
+
+#[test]
+fn half_a_file_is_not_believed() {
+    let scratch = Scratch::new("half");
+    let file = scratch.write("web.yaml", &service("web", "10.96.0.1"));
+    let directory = Directory::open(&scratch.0).unwrap();
+    fs::write(&file, "").unwrap();
+    let (directory, cluster) = reread(directory);
+    assert!(cluster.service("demo", "web").is_some() && directory.files.unsettled);
+    scratch.write("web.yaml", "");
+    let (directory, cluster) = reread(directory);
+    assert!(cluster.service("demo", "web").is_none() && !directory.files.unsettled);
 }
 
 #[test]
