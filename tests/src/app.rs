@@ -48,7 +48,7 @@ pub fn call_greeter(pod: &Pod, address: &str) -> String {
 
 /// MariaDB on 3306, for the user `mesh` with the password `mesh`.
 pub fn mariadb(pod: &Pod) -> Process {
-    pod.sh("mkdir db && chown mysql db");
+    pod.sh("mkdir db && mount -t tmpfs -o mode=755 db db && chown mysql db");
     let data = format!("--datadir={HOME}/db");
     let install = pod.output(
         "mysql",
@@ -61,7 +61,7 @@ pub fn mariadb(pod: &Pod) -> Process {
     );
     let users = pod.file(
         "users.sql",
-        "CREATE USER mesh@'%' IDENTIFIED BY 'mesh'; GRANT ALL ON *.* TO mesh@'%';\n",
+        "CREATE USER mesh@'%' IDENTIFIED BY 'mesh';\nGRANT ALL ON *.* TO mesh@'%';\n",
     );
     let argv = [
         "mariadbd",
@@ -87,7 +87,7 @@ pub fn query_mariadb(pod: &Pod, host: &str, query: &str) -> String {
 
 /// PostgreSQL on 15432 with TLS, for the user `mesh` without a password.
 pub fn postgres(pod: &Pod) -> Process {
-    pod.sh("mkdir pg && chown postgres pg");
+    pod.sh("mkdir pg && mount -t tmpfs -o mode=700 pg pg && chown postgres pg");
     let programs = postgres_programs();
     let data = format!("{HOME}/pg");
     let initdb = format!("{programs}/initdb");
@@ -109,10 +109,12 @@ pub fn postgres(pod: &Pod) -> Process {
         String::from_utf8_lossy(&install.stderr)
     );
     let own = tls::self_signed("postgres");
-    pod.file("pg/server.crt", &own.certificate);
-    pod.file("pg/server.key", &own.key);
-    pod.file("pg/pg_hba.conf", "host all all 0.0.0.0/0 trust\n");
-    pod.sh("chown postgres pg/* && chmod 600 pg/server.key");
+    pod.file("server.crt", &own.certificate);
+    pod.file("server.key", &own.key);
+    pod.sh(
+        "cp server.crt server.key pg && chown postgres pg/server.* && chmod 600 pg/server.key
+        echo host all all 0.0.0.0/0 trust >pg/pg_hba.conf",
+    );
     let program = format!("{programs}/postgres");
     let mut argv = vec![&*program, "-D", &data, "-p", "15432", "-h", "0.0.0.0", "-k", ""];
     argv.extend(["-c", "ssl=on", "-c", "fsync=off"]);

@@ -2,6 +2,7 @@
 
 use crate::pod::Pod;
 use crate::process::Process;
+use crate::wait;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -34,7 +35,7 @@ impl Capture {
             "eth0",
             "-Z",
             "root",
-            "-U",
+            "--immediate-mode", "-U",
             "-s",
             "0",
             "-w",
@@ -47,6 +48,15 @@ impl Capture {
             tcpdump,
             file: pod.dir().join("capture.pcap"),
         }
+    }
+
+    /// Waits until these bytes have been seen, and with them everything before.
+    pub fn until_seen(&self, text: &[u8]) {
+        let seen = || {
+            let file = fs::read(&self.file).ok()?;
+            file.windows(text.len()).any(|window| window == text).then_some(())
+        };
+        wait::until(&format!("{} on the wire", String::from_utf8_lossy(text)), seen);
     }
 
     /// Ends the capture and puts together what it has seen.
@@ -73,11 +83,26 @@ impl Flow {
 
     /// Whether this begins with a ServerHello that selects TLS 1.3 (RFC 8446 §4.2.1: supported_versions, 0x0304).
     pub fn selects_tls13(&self) -> bool {
-        let first_record = self.bytes.get(..200).unwrap_or(&self.bytes);
-        matches!(self.bytes[..], [22, 3, 3, _, _, 2, ..])
-            && first_record
-                .windows(6)
-                .any(|extension| extension == [0, 0x2b, 0, 2, 3, 4])
+        self.server_hello()
+            .windows(6)
+            .any(|extension| extension == [0, 0x2b, 0, 2, 3, 4])
+    }
+
+    /// Whether this begins with a ServerHello whose key share is X25519MLKEM768, 0x11ec: safe from quantum computers.
+    pub fn is_post_quantum(&self) -> bool {
+        self.server_hello()
+            .windows(6)
+            .any(|extension| matches!(extension, [0, 0x33, _, _, 0x11, 0xec]))
+    }
+
+    fn server_hello(&self) -> &[u8] {
+        match &self.bytes[..] {
+            [22, 3, 3, high, low, message @ ..] if message.first() == Some(&2) => {
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                message.get(..length).unwrap_or(message)
+            }
+            _ => &[],
+        }
     }
 
     /// Whether these bytes appear.

@@ -3,7 +3,7 @@
 use crate::process::Process;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
+use nix::unistd::{User, gettid};
 use outrigger_sys::netns;
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -225,7 +225,10 @@ fn enter_namespaces(home: &Path) -> io::Result<()> {
         fs::create_dir_all(inside)?;
         mount(Some(outside), inside, none, MsFlags::MS_BIND, none)?;
     }
-    let hosts = hosts_file(home);
+    let (hosts, resolver) = (hosts_file(home), home.join("resolv.conf"));
+    // Nobody answers there, and at once: names are those of the hosts file.
+    fs::write(&resolver, "nameserver 127.0.0.1\n")?;
+    mount(Some(&resolver), "/etc/resolv.conf", none, MsFlags::MS_BIND, none)?;
     Ok(mount(Some(&hosts), "/etc/hosts", none, MsFlags::MS_BIND, none)?)
 }
 
@@ -239,7 +242,9 @@ fn command(user: &str, argv: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if user != "root" {
-        command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
+        let known = User::from_name(user).unwrap();
+        let group = known.map_or_else(|| user.to_owned(), |user| user.gid.to_string());
+        command.args(["--reuid", user, "--regid", &group, "--clear-groups"]);
     }
     command.arg("--").args(argv).env_clear();
     command
