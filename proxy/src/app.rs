@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -141,7 +141,7 @@ impl App {
         let certified = readiness.condition("identity", "no certificate yet");
         let serving = readiness.condition("listeners", "not accepting connections");
         control.spawn(show_certificate(credentials.clone(), certified));
-        control.spawn(sweep(inbound.clone(), outbound.clone()));
+        control.spawn(sweep(Arc::downgrade(&inbound), Arc::downgrade(&outbound)));
         serve_admin(admin_listener, Admin { registry, readiness }, control)?;
         Ok(Self {
             inbound,
@@ -245,8 +245,9 @@ async fn show_certificate(mut credentials: Live<Credentials>, condition: Conditi
 }
 
 /// Forgets, from time to time, what nobody uses any more.
-async fn sweep(inbound: Arc<Inbound>, outbound: Arc<Outbound>) {
-    let (inbound, outbound) = (Arc::downgrade(&inbound), Arc::downgrade(&outbound));
+///
+/// It holds neither: both hold the drain open.
+async fn sweep(inbound: Weak<Inbound>, outbound: Weak<Outbound>) {
     let mut ticks = interval(SWEEP);
     loop {
         ticks.tick().await;
