@@ -35,7 +35,8 @@ impl Capture {
             "eth0",
             "-Z",
             "root",
-            "--immediate-mode", "-U",
+            "--immediate-mode",
+            "-U",
             "-s",
             "0",
             "-w",
@@ -54,7 +55,9 @@ impl Capture {
     pub fn until_seen(&self, text: &[u8]) {
         let seen = || {
             let file = fs::read(&self.file).ok()?;
-            file.windows(text.len()).any(|window| window == text).then_some(())
+            file.windows(text.len())
+                .any(|window| window == text)
+                .then_some(())
         };
         wait::until(&format!("{} on the wire", String::from_utf8_lossy(text)), seen);
     }

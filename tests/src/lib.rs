@@ -6,6 +6,7 @@
 //! | [`pod`] | a network namespace with an address, on a bridge |
 //! | [`process`] | a program that runs in a pod under a user of its own, and its log |
 //! | [`app`] | the applications: nginx, MariaDB, PostgreSQL, a gRPC greeter, and small ones of our own |
+//! | [`manifest`] | Kubernetes manifests |
 //! | [`http`], [`tls`], [`metrics`], [`capture`] | what tests say and read on the wire |
 //! | [`wait`] | waiting for a condition |
 //!
@@ -16,6 +17,7 @@
 pub mod app;
 pub mod capture;
 pub mod http;
+pub mod manifest;
 pub mod mesh;
 pub mod metrics;
 pub mod pod;

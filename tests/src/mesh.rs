@@ -2,8 +2,7 @@
 
 use crate::pod::{HOME, Node, PROGRAMS, Pod};
 use crate::process::{Process, programs};
-use crate::{http, wait};
-use std::fmt::Write;
+use crate::{http, manifest, wait};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
@@ -43,7 +42,7 @@ pub struct Plan<'a> {
     account: String,
     ip: Option<Ipv4Addr>,
     ports: Vec<u16>,
-    annotations: String,
+    annotations: Vec<(String, String)>,
     env: Vec<(&'static str, String)>,
 }
 
@@ -194,7 +193,7 @@ impl Mesh {
             account: name.to_owned(),
             ip: None,
             ports: Vec::new(),
-            annotations: String::new(),
+            annotations: Vec::new(),
             env: Vec::new(),
         }
     }
@@ -202,11 +201,11 @@ impl Mesh {
     /// A service on this port whose endpoints are these ports of pods; its name is known in all pods.
     pub fn service(&self, name: &str, port: u16, endpoints: &[(&Pod, u16)]) -> SocketAddr {
         let ip = Ipv4Addr::new(10, 96, 0, self.cluster_ips.fetch_add(1, Ordering::Relaxed));
-        self.node.name_host(ip, &names(name, "demo"));
+        self.node.name_host(ip, &manifest::names(name, "demo"));
         let to = endpoints.first().map_or(port, |(_, port)| *port);
         self.write(
             &format!("service-{name}.yaml"),
-            &service_manifest(name, ip, port, to),
+            &manifest::service(name, ip, port, to),
         );
         self.endpoints(name, to, endpoints);
         (ip, port).into()
@@ -217,7 +216,7 @@ impl Mesh {
         let pods: Vec<_> = endpoints.iter().map(|(pod, _)| *pod).collect();
         self.write(
             &format!("endpoints-{name}.yaml"),
-            &slice_manifest(name, port, &pods),
+            &manifest::slice(name, port, &pods),
         );
     }
 
@@ -286,8 +285,7 @@ impl Plan<'_> {
 
     /// With this annotation.
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
-        // Writing into a String does not fail.
-        let _ = writeln!(self.annotations, "    {key}: \"{value}\"");
+        self.annotations.push((key.to_owned(), value.to_owned()));
         self
     }
 
@@ -339,51 +337,16 @@ impl Plan<'_> {
     }
 
     fn write_manifest(&self, ip: Ipv4Addr, meshed: bool) {
-        let (name, namespace, account) = (&self.name, &self.namespace, &self.account);
-        let label = if meshed {
-            "{ linkerd.io/control-plane-ns: linkerd }"
-        } else {
-            "{}"
+        let pod = manifest::Pod {
+            name: &self.name,
+            namespace: &self.namespace,
+            account: &self.account,
+            ip,
+            ports: &self.ports,
+            annotations: &self.annotations,
+            meshed,
         };
-        let ports: String = self
-            .ports
-            .iter()
-            .map(|port| format!("        - containerPort: {port}\n"))
-            .collect();
-        let ports = if ports.is_empty() {
-            " []".to_owned()
-        } else {
-            format!("\n{ports}")
-        };
-        let annotations = if self.annotations.is_empty() {
-            " {}".to_owned()
-        } else {
-            format!("\n{}", self.annotations.trim_end())
-        };
-        let text = format!(
-            "apiVersion: v1
-kind: ServiceAccount
-metadata: {{ name: {account}, namespace: {namespace} }}
----
-apiVersion: v1
-kind: Pod
-metadata:
-  name: {name}
-  namespace: {namespace}
-  labels: {label}
-  annotations:{annotations}
-spec:
-  serviceAccountName: {account}
-  containers:
-    - name: app
-      image: app
-      ports:{ports}
-status:
-  phase: Running
-  podIP: {ip}
-"
-        );
-        self.mesh.write(&format!("pod-{name}.yaml"), &text);
+        self.mesh.write(&format!("pod-{}.yaml", self.name), &pod.text());
     }
 
     /// What the injector adds to a pod: proxy-init's rules, then the proxy with its environment.
@@ -519,56 +482,6 @@ impl Deref for Meshed {
     fn deref(&self) -> &Pod {
         &self.pod
     }
-}
-
-/// The names by which a service is known, as a cluster's DNS has them.
-pub fn names(service: &str, namespace: &str) -> String {
-    format!(
-        "{service} {service}.{namespace} {service}.{namespace}.svc {service}.{namespace}.svc.cluster.local"
-    )
-}
-
-fn service_manifest(name: &str, ip: Ipv4Addr, port: u16, to: u16) -> String {
-    format!(
-        "apiVersion: v1
-kind: Service
-metadata: {{ name: {name}, namespace: demo }}
-spec:
-  clusterIP: {ip}
-  ports: [{{ name: main, port: {port}, targetPort: {to} }}]
-"
-    )
-}
-
-fn slice_manifest(name: &str, port: u16, pods: &[&Pod]) -> String {
-    let endpoint = |pod: &&Pod| {
-        format!(
-            "  - addresses: [{}]
-    conditions: {{ ready: true }}
-    targetRef: {{ kind: Pod, namespace: demo, name: {} }}
-",
-            pod.ip(),
-            pod.name()
-        )
-    };
-    let endpoints: String = pods.iter().map(endpoint).collect();
-    let endpoints = if endpoints.is_empty() {
-        " []".to_owned()
-    } else {
-        format!("\n{endpoints}")
-    };
-    format!(
-        "apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: {name}-1
-  namespace: demo
-  labels: {{ kubernetes.io/service-name: {name} }}
-addressType: IPv4
-ports: [{{ name: main, port: {port} }}]
-endpoints:{endpoints}
-"
-    )
 }
 
 /// A new directory for one mesh; those of processes that have ended are removed.

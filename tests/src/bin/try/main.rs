@@ -48,7 +48,7 @@ fn show(once: bool) {
     println!("\nAll of this took {:.1} s.", start.elapsed().as_secs_f32());
     if once {
         stage.end();
-        println!("Checked, and cleaned up.");
+        println!("Both proxies drained and ended with exit code 0. Checked, and cleaned up.");
         return;
     }
     stage.tell_where_to_look();

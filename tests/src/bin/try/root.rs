@@ -4,13 +4,14 @@ use nix::unistd::{Uid, User, getuid};
 use std::env;
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 /// Something that this needs is not there (`EX_UNAVAILABLE` of sysexits).
 pub(crate) const UNAVAILABLE: u8 = 69;
 
-/// Set in the process that runs in the user namespace.
-const ROOTLESS: &str = "OUTRIGGER_TRY_ROOTLESS";
+/// The argument of the process that runs in the user namespace.
+const ROOTLESS: &str = "--in-user-namespace";
 
 /// Goes on as root: in this process, or, started again, in a user namespace with the user's subordinate ids.
 pub(crate) fn become_root() -> Result<(), String> {
@@ -40,19 +41,20 @@ pub(crate) fn become_root() -> Result<(), String> {
         ])
         .arg(program)
         .args(env::args_os().skip(1))
-        .env(ROOTLESS, "1")
+        .arg(ROOTLESS)
         .exec();
     Err(format!("unshare: {error}. {refusal}"))
 }
 
 /// Whether root is only that of a user namespace.
 pub(crate) fn rootless() -> bool {
-    env::var_os(ROOTLESS).is_some()
+    env::args().any(|argument| argument == ROOTLESS)
 }
 
 fn is_installed(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|dir| dir.join(program).exists())
+    ["/usr/bin", "/bin"]
+        .iter()
+        .any(|dir| Path::new(dir).join(program).exists())
 }
 
 /// Whether this user has at least the 65,536 ids that Debian gives.

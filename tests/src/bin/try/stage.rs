@@ -2,7 +2,8 @@
 
 use crate::root::rootless;
 use outrigger_e2e::app;
-use outrigger_e2e::mesh::{CONTROL_PLANE, Mesh, Meshed, names};
+use outrigger_e2e::manifest::names;
+use outrigger_e2e::mesh::{CONTROL_PLANE, Mesh, Meshed};
 use outrigger_e2e::pod::Pod;
 use outrigger_e2e::process::Process;
 use std::env;
