@@ -35,8 +35,9 @@ fuzz: ## Every fuzz target for a minute, with libFuzzer (SECONDS=n, TARGET=one o
 	  $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; \
 	done
 
-bench: ## Measure; prints every row that there is
-	$(CARGO) bench --locked -p outrigger-benches
+bench: root setup ## Measure against the bare pair, HAProxy and nginx, as root (QUICK=1: a few minutes)
+	$(CARGO) build --locked --quiet --profile bench -p outrigger-benches $(PROGRAMS)
+	target/release/bench run $(if $(QUICK),--seconds 1 --repeat 2)
 
 docs: ## Rewrite the generated documents
 	UPDATE_DOCS=1 $(CARGO) test --locked -p outrigger-proxy --test configuration --test metrics

@@ -1,0 +1,104 @@
+//! `make bench`: every row on every system in turn, several times over; a table, and JSON.
+//!
+//! `bench run [--seconds 3] [--repeat 5] [--rows a,b] [--only x,y] [--out FILE]`, and for looking into one system
+//! `bench hold --only x --traffic h1|h2|tcp`: it stays up until its input ends.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use outrigger_benches::BoxError;
+use outrigger_benches::args::Args;
+use outrigger_benches::certs;
+use outrigger_benches::namespaces::{Namespaces, Pod};
+use outrigger_benches::report::Report;
+use outrigger_benches::rows::{self, ROWS, Row, Sample};
+use outrigger_benches::systems::{self, Site, System};
+
+fn main() -> Result<(), BoxError> {
+    let args = Args::from_command_line()?;
+    let site = site()?;
+    let _application = systems::start_application(&site, &site.namespaces.inside(Pod::Server))?;
+    match args.command()? {
+        "run" => run(&args, &site),
+        "hold" => hold(&args, &site),
+        other => Err(format!("there is no command {other}").into()),
+    }
+}
+
+fn run(args: &Args, site: &Site) -> Result<(), BoxError> {
+    let length = Duration::from_secs_f64(args.value("--seconds").unwrap_or("3").parse()?);
+    let repeat: usize = args.value("--repeat").unwrap_or("5").parse()?;
+    let out = args.value("--out").unwrap_or("target/bench.json");
+    let wanted = |option: &str, name: &str| {
+        let list = args.value(option).ok();
+        list.is_none_or(|list| list.split(',').any(|item| item == name))
+    };
+    let mut report = Report::default();
+    for turn in 1..=repeat {
+        for row in ROWS.iter().filter(|row| wanted("--rows", row.name)) {
+            for system in System::ALL.into_iter().filter(|system| takes_part(*system, row)) {
+                if !wanted("--only", system.name()) {
+                    continue;
+                }
+                eprint!("{turn}/{repeat} {} {}: ", row.name, system.name());
+                match once(row, system, site, length) {
+                    Ok(sample) => {
+                        eprintln!("{:.1} {}, {:.0}/s", sample.figure, row.unit, sample.rate);
+                        report.add(row, system, sample);
+                    }
+                    Err(error) => eprintln!("left out: {error}"),
+                }
+            }
+        }
+    }
+    std::fs::write(out, serde_json::to_string_pretty(&report.json())?)?;
+    println!("{}", report.table());
+    Ok(())
+}
+
+fn hold(args: &Args, site: &Site) -> Result<(), BoxError> {
+    let (name, traffic) = (args.value("--only")?, args.protocol("--traffic")?);
+    let found = System::ALL.into_iter().find(|system| system.name() == name);
+    let pair = systems::start(found.ok_or("there is no such system")?, traffic, site)?;
+    rows::wait(&pair, traffic, site)?;
+    let command = pair.client.command("PROGRAM");
+    eprintln!(
+        "proxies {:?}; connect to {} by {command:?}",
+        pair.proxies, pair.to
+    );
+    std::io::stdin().lines().count();
+    Ok(())
+}
+
+/// Without proxies there is no CPU time and no memory of theirs to measure.
+fn takes_part(system: System, row: &Row) -> bool {
+    let measured = system != System::Direct || !row.name.starts_with("memory") && row.name != "cpu-idle";
+    system.carries(row.traffic) && measured
+}
+
+fn site() -> Result<Site, BoxError> {
+    let dir = std::env::temp_dir().join(format!("outrigger-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    certs::write(&dir)?;
+    let program = std::env::current_exe()?;
+    let programs = program
+        .parent()
+        .map(PathBuf::from)
+        .ok_or("the program is in no directory")?;
+    let namespaces = Namespaces::new()?;
+    eprintln!("configuration and logs: {}", dir.display());
+    Ok(Site {
+        namespaces,
+        dir,
+        programs,
+    })
+}
+
+/// A fresh pair for every measurement: what one row leaves behind does not reach the next.
+fn once(row: &Row, system: System, site: &Site, length: Duration) -> Result<Sample, BoxError> {
+    let pair = systems::start(system, row.traffic, site)?;
+    rows::wait(&pair, row.traffic, site)?;
+    rows::measure(row, &pair, site, length)
+}

@@ -1,0 +1,59 @@
+//! Ours as shipped: a control plane, proxy-init's redirection, a proxy beside the client and one beside the application.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use outrigger_e2e::mesh::{self, Meshed};
+
+use crate::BoxError;
+use crate::namespaces::Inside;
+use crate::process::Running;
+use crate::systems::{self, HTTP_PORT, Site};
+
+/// A client and an application in the mesh.
+#[derive(Debug)]
+pub struct Mesh {
+    service: SocketAddr,
+    client: Meshed,
+    server: Meshed,
+    _application: Running,
+    _mesh: mesh::Mesh,
+}
+
+impl Mesh {
+    /// Starts it, with a service in front of this port of the application.
+    pub fn start(site: &Site, port: u16) -> Result<Self, BoxError> {
+        // The testkit panics where a test would fail.
+        catch_unwind(AssertUnwindSafe(|| Self::new(site, port)))
+            .map_err(|_| "the mesh did not start: the panic above says why")?
+    }
+
+    fn new(site: &Site, port: u16) -> Result<Self, BoxError> {
+        let mesh = mesh::Mesh::start();
+        let server = mesh.pod("server").ports(&[HTTP_PORT]).meshed();
+        let client = mesh.pod("client").meshed();
+        let application = systems::start_application(site, &Inside::Thread(server.tid()))?;
+        Ok(Self {
+            service: mesh.service("app", port, &[(&server, port)]),
+            client,
+            server,
+            _application: application,
+            _mesh: mesh,
+        })
+    }
+
+    /// Where the client connects: the service's address.
+    pub fn service(&self) -> SocketAddr {
+        self.service
+    }
+
+    /// Where the client is.
+    pub fn client(&self) -> Inside {
+        Inside::Thread(self.client.tid())
+    }
+
+    /// The proxies' processes.
+    pub fn proxies(&self) -> Vec<u32> {
+        [&self.client, &self.server].map(|pod| pod.proxy().pid()).into()
+    }
+}
