@@ -74,6 +74,8 @@ pub enum Refusal {
     },
     /// No chain leads to a trust anchor.
     UnknownIssuer,
+    /// A signature in it does not verify: often an authority of the right name with another key.
+    BadSignature,
     /// Anything else.
     Other(String),
 }
@@ -101,6 +103,7 @@ impl From<&CertificateError> for Refusal {
                 not_before: system_time(*not_before),
             },
             CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::BadSignature => Self::BadSignature,
             other => Self::Other(other.to_string()),
         }
     }
@@ -124,6 +127,9 @@ impl fmt::Display for Refusal {
                 rfc3339(*now)
             ),
             Self::UnknownIssuer => f.write_str("not issued under any of the trust anchors"),
+            Self::BadSignature => f.write_str(
+                "bears the name of a trust anchor, but not its signature: was the authority made anew?",
+            ),
             Self::Other(why) => f.write_str(why),
         }
     }

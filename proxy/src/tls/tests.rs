@@ -135,6 +135,17 @@ async fn a_server_of_another_authority_is_refused() {
 }
 
 #[tokio::test]
+async fn an_authority_of_the_same_name_with_another_key_is_refused() {
+    let (ca, namesake) = (Ca::new("ca"), Ca::new("ca"));
+    let credentials = (ca.credentials(API), namesake.credentials(WEB));
+    let (client, _server) = shake(&credentials.0, &credentials.1, WEB, false, false).await;
+    assert!(matches!(
+        client,
+        Err(Error::PeerCertificate(Refusal::BadSignature))
+    ));
+}
+
+#[tokio::test]
 async fn a_client_of_another_authority_is_refused() {
     let (ca, other) = (Ca::new("ca"), Ca::new("other"));
     // The client trusts the server's authority, its own certificate comes from elsewhere.
