@@ -1,5 +1,6 @@
-//! The one safe face of the platform: socket options, processors and network namespaces.
+//! The one safe face of the platform: allocations, socket options, processors and network namespaces.
 
+pub mod alloc;
 pub mod cpu;
 pub mod netns;
 
