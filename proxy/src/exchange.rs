@@ -100,7 +100,14 @@ impl Exchange {
     /// The request is counted here, and goes out now.
     pub fn dispatch(&mut self, handles: &Arc<Handles>) {
         handles.request();
-        self.handles = Some(handles.clone());
+        if let Some(before) = self.handles.replace(handles.clone()) {
+            before.response(Outcome {
+                status: None,
+                success: false,
+                grpc: None,
+                error: "unclassified",
+            });
+        }
     }
 
     /// The endpoint that has been chosen; one chosen before has failed to take the request.

@@ -25,7 +25,7 @@ pub struct Windows {
 pub async fn http1(io: Io) -> Result<Http1, hyper::Error> {
     let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(io)).await?;
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an HTTP/1 connection to a server ended");
         }
     });

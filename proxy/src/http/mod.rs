@@ -7,3 +7,4 @@ pub mod orig_proto;
 pub mod pool;
 pub mod respond;
 pub mod server;
+pub mod upgrade;

@@ -42,7 +42,11 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .half_close(true);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut connection = pin!(
+        builder
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades()
+    );
     tokio::select! {
         served = connection.as_mut() => return served,
         () = drain.started() => {}

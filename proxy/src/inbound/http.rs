@@ -15,6 +15,7 @@ use crate::http::headers::{self, CLIENT_ID};
 use crate::http::orig_proto;
 use crate::http::respond::{self, Asked};
 use crate::http::server::Closing;
+use crate::http::upgrade;
 use crate::inbound::arrival::Arrival;
 use crate::inbound::report::Resolved;
 use crate::inbound::shared::Inbound;
@@ -85,10 +86,13 @@ async fn forward(
     };
     identify(&mut request, connection.client_id.as_ref());
     admit(connection, &request, exchange)?;
-    headers::strip_hop_by_hop(request.headers_mut());
+    let tunnel = upgrade::prepare(&mut request);
     let pool = connection.inbound.local.pool(connection.arrival.dst)?;
     let mut response = pool.send(request).await.map_err(|failed| failed.fault)?;
-    headers::strip_hop_by_hop(response.headers_mut());
+    match tunnel {
+        Some(tunnel) => tunnel.answered(&mut response, connection.inbound.drain.clone()),
+        None => headers::strip_hop_by_hop(response.headers_mut()),
+    }
     match downgraded {
         Some(_) => orig_proto::mark(&mut response),
         None if native == Version::HTTP_2 => *response.version_mut() = Version::HTTP_2,

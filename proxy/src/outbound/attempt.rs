@@ -6,12 +6,14 @@ use outrigger_policy::endpoint::ProtocolHint;
 
 use crate::balance::Balancer;
 use crate::balance::endpoint::Endpoint;
+use crate::drain::Drain;
 use crate::error::{Fault, Kind, Side};
 use crate::exchange::Exchange;
 use crate::http::body::Body;
 use crate::http::headers::{self, DST_CANONICAL, PROXY_CONNECTION, PROXY_ERROR, REQUIRE_ID};
 use crate::http::orig_proto;
 use crate::http::pool::Failed;
+use crate::http::upgrade::{self, Wanted};
 
 /// Endpoints tried for one request, each only if the one before took nothing of it.
 const MAX_ENDPOINTS: usize = 3;
@@ -21,9 +23,10 @@ pub(super) async fn send(
     balancer: &Balancer,
     mut request: Request<Body>,
     exchange: &mut Exchange,
+    drain: &Drain,
 ) -> Result<Response<Body>, Fault> {
     let asked = request.version();
-    headers::strip_hop_by_hop(request.headers_mut());
+    let tunnel = upgrade::prepare(&mut request);
     let required = request.headers_mut().remove(REQUIRE_ID);
     for tried in 1.. {
         let picked = balancer.pick().await?;
@@ -31,9 +34,9 @@ pub(super) async fn send(
         exchange.dispatch(endpoint.handles());
         exchange.at(picked);
         check_identity(&endpoint, required.as_ref())?;
-        address(&mut request, &endpoint)?;
+        address(&mut request, &endpoint, tunnel.is_some())?;
         match endpoint.pool().send(request).await {
-            Ok(response) => return Ok(received(response, asked)),
+            Ok(response) => return Ok(received(response, asked, tunnel, drain)),
             Err(Failed { fault, unsent }) => {
                 if matches!(
                     fault.kind,
@@ -68,7 +71,7 @@ fn check_identity(endpoint: &Endpoint, required: Option<&http::HeaderValue>) -> 
 }
 
 /// Gives the request the form that the endpoint's side expects.
-fn address(request: &mut Request<Body>, endpoint: &Endpoint) -> Result<(), Fault> {
+fn address(request: &mut Request<Body>, endpoint: &Endpoint, tunnel: bool) -> Result<(), Fault> {
     let description = endpoint.description();
     if let Some(authority) = &description.authority_override {
         let uri = headers::with_authority(request.uri(), authority).ok_or_else(|| {
@@ -82,7 +85,10 @@ fn address(request: &mut Request<Body>, endpoint: &Endpoint) -> Result<(), Fault
         request.headers_mut().remove(HOST);
         request.headers_mut().remove(DST_CANONICAL);
     }
-    if request.version() != Version::HTTP_2 && description.hint == ProtocolHint::Http2 && !endpoint.is_local()
+    if request.version() != Version::HTTP_2
+        && !tunnel
+        && description.hint == ProtocolHint::Http2
+        && !endpoint.is_local()
     {
         orig_proto::upgrade(request)?;
     }
@@ -90,14 +96,22 @@ fn address(request: &mut Request<Body>, endpoint: &Endpoint) -> Result<(), Fault
 }
 
 /// The answer as the application is to see it: without what concerns one connection, or the peer proxy only.
-fn received(mut response: Response<Body>, asked: Version) -> Response<Body> {
+fn received(
+    mut response: Response<Body>,
+    asked: Version,
+    tunnel: Option<Wanted>,
+    drain: &Drain,
+) -> Response<Body> {
     if asked == Version::HTTP_2 {
         *response.version_mut() = Version::HTTP_2;
     } else {
         orig_proto::restore(&mut response, asked);
     }
+    match tunnel {
+        Some(tunnel) => tunnel.answered(&mut response, drain.clone()),
+        None => headers::strip_hop_by_hop(response.headers_mut()),
+    }
     let fields = response.headers_mut();
-    headers::strip_hop_by_hop(fields);
     if let Some(error) = fields.remove(PROXY_ERROR) {
         tracing::info!(?error, "Remote proxy error");
     }

@@ -53,7 +53,7 @@ pub(super) async fn request(
     };
     let mut exchange = Exchange::open(permit);
     let router = connection.target.router();
-    match forward(&router, request.map(Body::from), &mut exchange).await {
+    match forward(outbound, &router, request.map(Body::from), &mut exchange).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => refuse(&connection, exchange, fault, asked),
     }
@@ -61,6 +61,7 @@ pub(super) async fn request(
 
 /// Routes the request and sends it.
 async fn forward(
+    outbound: &Outbound,
     router: &Router,
     request: Request<Body>,
     exchange: &mut Exchange,
@@ -82,7 +83,7 @@ async fn forward(
     let found = routes
         .find(&head)
         .ok_or_else(|| Fault::new(Kind::NoRoute, Side::Client))?;
-    attempt::send(found.then.balancer()?, request, exchange).await
+    attempt::send(found.then.balancer()?, request, exchange, &outbound.drain).await
 }
 
 /// Answers a fault, unless the client's protocol has a better way to say it.

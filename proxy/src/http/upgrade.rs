@@ -1,0 +1,144 @@
+//! HTTP/1.1 connections that become something else: `Upgrade` (RFC 9110 §7.8) and `CONNECT` (§9.3.6).
+
+use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use crate::drain::Drain;
+use crate::http::body::Body;
+use crate::http::headers;
+use crate::net::copy;
+
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// A request that asks for its connection to become a tunnel.
+#[derive(Debug)]
+pub struct Wanted {
+    client: OnUpgrade,
+    connect: bool,
+}
+
+/// Makes a request fit to be sent on: without what concerns the client's connection, but for the wish to turn it into
+/// a tunnel. Such a request can't be carried over HTTP/2.
+///
+/// `h2c` is not passed on: the request is served as the HTTP/1.1 that it is (RFC 9113 §3.1 made it obsolete).
+pub fn prepare(request: &mut Request<Body>) -> Option<Wanted> {
+    let connect = request.method() == Method::CONNECT && request.version() == Version::HTTP_11;
+    let protocol = protocol(request.version(), request.headers());
+    if request.headers().contains_key(HTTP2_SETTINGS) {
+        request.headers_mut().remove(HTTP2_SETTINGS);
+    }
+    headers::strip_hop_by_hop(request.headers_mut());
+    if let Some(protocol) = protocol {
+        ask(request.headers_mut(), protocol);
+    } else if !connect {
+        return None;
+    }
+    Some(Wanted {
+        client: hyper::upgrade::on(request),
+        connect,
+    })
+}
+
+impl Wanted {
+    /// Makes the answer fit to be sent on; if the server agrees, the two connections are one tunnel from here on.
+    pub fn answered(self, response: &mut Response<Body>, drain: Drain) {
+        let agreed = response.status() == StatusCode::SWITCHING_PROTOCOLS
+            || (self.connect && response.status().is_success());
+        let protocol = response.headers_mut().remove(UPGRADE);
+        headers::strip_hop_by_hop(response.headers_mut());
+        if !agreed {
+            return;
+        }
+        if let Some(protocol) = protocol {
+            ask(response.headers_mut(), protocol);
+        }
+        let server = hyper::upgrade::on(response);
+        tokio::spawn(tunnel(self.client, server, drain));
+    }
+}
+
+/// Passes bytes on, as a drain waits for it to end.
+async fn tunnel(client: OnUpgrade, server: OnUpgrade, _drain: Drain) {
+    match tokio::try_join!(client, server) {
+        Ok((client, server)) => {
+            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            if let Err(error) = copy::both_ways(&mut client, &mut server).await {
+                tracing::debug!(%error, "a tunnel ended early");
+            }
+        }
+        Err(error) => tracing::debug!(%error, "a connection was to become a tunnel, and ended"),
+    }
+}
+
+/// The protocol that an HTTP/1.1 request wants to change to.
+fn protocol(version: Version, fields: &HeaderMap) -> Option<HeaderValue> {
+    if version != Version::HTTP_11 {
+        return None;
+    }
+    let protocol = fields.get(UPGRADE)?;
+    let named = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|names| {
+            names
+                .split(',')
+                .any(|name| name.trim().eq_ignore_ascii_case("upgrade"))
+        })
+    };
+    let wanted = fields.get_all(CONNECTION).iter().any(named);
+    (wanted && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
+}
+
+fn ask(fields: &mut HeaderMap, protocol: HeaderValue) {
+    fields.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    fields.insert(UPGRADE, protocol);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(fields: &[(&'static str, &'static str)]) -> Request<Body> {
+        let mut request = Request::new(Body::Empty);
+        for (name, value) in fields {
+            request
+                .headers_mut()
+                .append(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    #[test]
+    fn a_websocket_handshake_stays_one() {
+        let mut request = request(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        assert!(prepare(&mut request).is_some());
+        assert_eq!(request.headers()[UPGRADE], "websocket");
+        assert_eq!(request.headers()[CONNECTION], "upgrade");
+    }
+
+    #[test]
+    fn h2c_is_served_as_the_http1_that_it_is() {
+        let fields = [
+            ("connection", "upgrade, http2-settings"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAM"),
+        ];
+        let mut request = request(&fields);
+        assert!(prepare(&mut request).is_none());
+        assert!(request.headers().is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_that_connection_does_not_name_is_none() {
+        let mut request = request(&[("upgrade", "websocket")]);
+        assert!(prepare(&mut request).is_none());
+        assert!(request.headers().is_empty());
+    }
+
+    #[test]
+    fn a_connect_wants_a_tunnel() {
+        let mut request = request(&[]);
+        *request.method_mut() = Method::CONNECT;
+        assert!(prepare(&mut request).is_some());
+    }
+}
