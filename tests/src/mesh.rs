@@ -302,6 +302,13 @@ impl Plan<'_> {
         pod
     }
 
+    /// Makes the pod without a proxy, and tells the control plane that it has one.
+    pub fn impostor(self) -> Pod {
+        let pod = self.namespaces();
+        self.write_manifest(pod.ip(), true);
+        pod
+    }
+
     /// Makes the pod with a proxy, tells the control plane about it, and waits until the proxy is ready.
     pub fn meshed(self) -> Meshed {
         let meshed = self.starting();
@@ -461,6 +468,11 @@ impl Meshed {
         let admin = (Ipv4Addr::LOCALHOST, 4191).into();
         let ready = http::try_get(&self.pod, admin, "localhost", "/ready", &["connection: close"]);
         ready.is_ok_and(|response| response.status == 200)
+    }
+
+    /// The pod itself, to be moved to another thread.
+    pub fn pod(&self) -> Pod {
+        self.pod.clone()
     }
 
     /// The name in the proxy's certificate.

@@ -53,7 +53,8 @@ impl Node {
         let pod = Pod::in_namespaces("node", Ipv4Addr::new(10, 77, 0, 1), &dir.join("node"));
         pod.sh("ip link set lo up
             ip link add br0 type bridge && ip addr add 10.77.0.1/16 dev br0 && ip link set br0 up
-            ip addr add fd77::1/64 dev br0 nodad");
+            ip addr add fd77::1/64 dev br0 nodad
+            echo 1 >/proc/sys/net/ipv4/ip_forward");
         Self {
             pod,
             cables: AtomicU32::new(0),
@@ -67,11 +68,12 @@ impl Node {
         let (cable, tid) = (self.cables.fetch_add(1, Ordering::Relaxed), pod.tid);
         self.pod.sh(&format!(
             "ip link add cable{cable} type veth peer name eth0 netns {tid}
-            ip link set cable{cable} master br0 up"
+            ip link set cable{cable} master br0 up
+            ip route add {ip}/32 dev br0"
         ));
         pod.sh(&format!(
             "ip link set lo up && ip link set eth0 up
-            ip addr add {ip}/16 dev eth0 && ip route add default via 10.77.0.1
+            ip addr add {ip}/16 dev eth0 && ip route add default via 10.77.0.1 dev eth0 onlink
             ip addr add fd77::{a:x}:{b:x}:{c:x}:{d:x}/64 dev eth0 nodad"
         ));
         pod

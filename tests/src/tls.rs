@@ -106,9 +106,11 @@ impl Own {
 
 /// A TLS connection to this server name, whoever answers, with or without a certificate of our own.
 ///
+/// Answers everything that comes back until the other side ends the connection.
+///
 /// # Errors
-/// When the handshake fails; with TLS 1.3 a server that refuses our certificate says so only after its first record,
-/// so this waits for what the server sends after `ask`.
+/// When the handshake fails. With TLS 1.3 a server that refuses our certificate says so only after the handshake, so
+/// this fails too when nothing comes back.
 pub fn ask(stream: TcpStream, name: &str, own: Option<&Own>, ask: &[u8]) -> io::Result<Vec<u8>> {
     let builder = ClientConfig::builder()
         .dangerous()
@@ -123,10 +125,12 @@ pub fn ask(stream: TcpStream, name: &str, own: Option<&Own>, ask: &[u8]) -> io::
     let connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, stream);
     stream.write_all(ask)?;
-    let mut answer = vec![0; 4096];
-    let length = stream.read(&mut answer)?;
-    answer.truncate(length);
-    Ok(answer)
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        // Many end a connection without saying so in TLS.
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof || answer.is_empty() => Err(error),
+        _ => Ok(answer),
+    }
 }
 
 /// Terminates TLS with this certificate on every connection, asks for the client's if there are anchors (PEM), and

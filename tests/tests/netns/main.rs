@@ -1,4 +1,8 @@
 //! A mesh on this machine: a control plane, pods with proxies, and applications that know nothing of it. As root.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod control_plane;
+mod hostile;
+mod lifecycle;
+mod seen;
 mod traffic;
