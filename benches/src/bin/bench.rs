@@ -20,14 +20,20 @@ fn main() -> Result<(), BoxError> {
     let args = Args::from_command_line()?;
     let site = site()?;
     let _application = systems::start_application(&site, &site.namespaces.inside(Pod::Server))?;
-    match args.command()? {
-        "run" => run(&args, &site),
-        "hold" => hold(&args, &site),
-        other => Err(format!("there is no command {other}").into()),
+    let complete = match args.command()? {
+        "run" => run(&args, &site)?,
+        "hold" => hold(&args, &site)?,
+        other => return Err(format!("there is no command {other}").into()),
+    };
+    // Logs are worth keeping where something was left out.
+    if complete {
+        std::fs::remove_dir_all(&site.dir)?;
     }
+    Ok(())
 }
 
-fn run(args: &Args, site: &Site) -> Result<(), BoxError> {
+/// Measures; whether nothing was left out.
+fn run(args: &Args, site: &Site) -> Result<bool, BoxError> {
     let length = Duration::from_secs_f64(args.value("--seconds").unwrap_or("3").parse()?);
     let repeat: usize = args.value("--repeat").unwrap_or("5").parse()?;
     let out = args.value("--out").unwrap_or("target/bench.json");
@@ -35,7 +41,7 @@ fn run(args: &Args, site: &Site) -> Result<(), BoxError> {
         let list = args.value(option).ok();
         list.is_none_or(|list| list.split(',').any(|item| item == name))
     };
-    let mut report = Report::default();
+    let (mut report, mut complete) = (Report::default(), true);
     for turn in 1..=repeat {
         for row in ROWS.iter().filter(|row| wanted("--rows", row.name)) {
             for system in System::ALL.into_iter().filter(|system| takes_part(*system, row)) {
@@ -48,17 +54,21 @@ fn run(args: &Args, site: &Site) -> Result<(), BoxError> {
                         eprintln!("{:.1} {}, {:.0}/s", sample.figure, row.unit, sample.rate);
                         report.add(row, system, sample);
                     }
-                    Err(error) => eprintln!("left out: {error}"),
+                    Err(error) => {
+                        eprintln!("left out: {error}");
+                        complete = false;
+                    }
                 }
             }
         }
     }
     std::fs::write(out, serde_json::to_string_pretty(&report.json())?)?;
     println!("{}", report.table());
-    Ok(())
+    Ok(complete)
 }
 
-fn hold(args: &Args, site: &Site) -> Result<(), BoxError> {
+/// Keeps one system up until the input ends.
+fn hold(args: &Args, site: &Site) -> Result<bool, BoxError> {
     let (name, traffic) = (args.value("--only")?, args.protocol("--traffic")?);
     let found = System::ALL.into_iter().find(|system| system.name() == name);
     let pair = systems::start(found.ok_or("there is no such system")?, traffic, site)?;
@@ -69,7 +79,7 @@ fn hold(args: &Args, site: &Site) -> Result<(), BoxError> {
         pair.proxies, pair.to
     );
     std::io::stdin().lines().count();
-    Ok(())
+    Ok(true)
 }
 
 /// Without proxies there is no CPU time and no memory of theirs to measure.
