@@ -1,65 +1,28 @@
-//! Makes a plan true in the network namespace of this process, one transaction per family, and checks that it is.
+//! Makes a plan true in a network namespace, one transaction per family, and checks that it is.
 
 use crate::check::Saved;
 use crate::config::Config;
-use crate::rules::{Family, Plan, Rule, plan};
-use std::io::{self, Write};
-use std::process::{Command, ExitStatus, Output, Stdio};
-use std::{fs, thread};
+use crate::error::Error;
+use crate::rules::{Plan, plan};
+use crate::run::{find, printed, run};
+use crate::sysctl::set_close_wait;
+use crate::tools::{Backend, Family, Tools};
+use outrigger_sys::netns;
+use std::path::Path;
+use std::{fs, io};
 
-/// Why the rules do not stand.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A program is not there, or cannot be started.
-    #[error("cannot run {tool}: is iptables 1.8 or newer with its nft variant installed and on PATH?")]
-    Start {
-        /// The program.
-        tool: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A program ended with an error.
-    #[error("{tool} failed ({status}): {output}{hint}")]
-    Failed {
-        /// The program.
-        tool: &'static str,
-        /// How it ended.
-        status: ExitStatus,
-        /// What it printed.
-        output: String,
-        /// What to do, where that can be known.
-        hint: &'static str,
-    },
-    /// The table holds rules that iptables cannot show, so nothing could be checked.
-    #[error(
-        "{tool} cannot show table nat: it holds rules made by another program (nft?); \
-         remove them from the pod's namespace"
-    )]
-    Foreign {
-        /// The program.
-        tool: &'static str,
-    },
-    /// The rules were accepted, yet are not what was asked for.
-    #[error("{tool} shows other rules than those just set: {}", .differences.join("; "))]
-    Differs {
-        /// The program.
-        tool: &'static str,
-        /// A sentence each.
-        differences: Vec<String>,
-    },
-}
-
-/// Programs every family of the configuration.
+/// Programs every family of the configuration, in the namespace it names. This thread is in that namespace from then on.
 ///
 /// # Errors
-/// Nothing has changed if a family's table cannot be read. A failed transaction changes nothing in its family; the
-/// other family may be programmed already, and the next run converges.
+/// Nothing has changed if the namespace cannot be entered or a family's table cannot be read. A failed transaction changes
+/// nothing in its family; the other family may be programmed already, and the next run converges.
 pub fn all(config: &Config) -> Result<(), Error> {
     if config.redirection.proxy_uid.is_none() && config.redirection.proxy_gid.is_none() {
         tracing::warn!(
             "neither --proxy-uid nor --proxy-gid is given: the proxy's own connections will be redirected to itself"
         );
     }
+    config.netns.as_deref().map_or(Ok(()), enter)?;
     let ipv6 = Ipv6::at(IPV6_ADDRESSES);
     let mut changes = Vec::new();
     for family in Family::of(config.ipv6) {
@@ -67,18 +30,30 @@ pub fn all(config: &Config) -> Result<(), Error> {
             tracing::warn!("this kernel has no IPv6: ip6tables is left alone");
             continue;
         }
-        let plan = plan(&config.redirection, *family);
-        if let Some(saved) = tolerate(save(*family), *family, ipv6)? {
-            changes.push((saved.missing_jumps(&plan), plan));
+        changes.extend(tolerate(Change::prepare(config, *family), *family, ipv6)?);
+    }
+    for change in changes {
+        if tolerate(change.make(config.wait), change.plan.family, ipv6)?.is_some() {
+            tracing::info!(family = ?change.plan.family, rules = change.plan.rules.len(), "redirection stands");
         }
     }
-    for (missing, plan) in changes {
-        let stands = restore(&plan, &missing, config.wait).and_then(|()| verify(&plan));
-        if tolerate(stands, plan.family, ipv6)?.is_some() {
-            tracing::info!(family = ?plan.family, rules = plan.rules.len(), "redirection stands");
-        }
-    }
-    Ok(())
+    // Last, since a kernel may load connection tracking, and with it this value, for the first NAT rule only.
+    config.close_wait.map_or(Ok(()), set_close_wait)
+}
+
+fn enter(path: &Path) -> Result<(), Error> {
+    netns::enter(path).map_err(|source| Error::Netns {
+        path: path.to_owned(),
+        hint: match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                " (it needs the capability SYS_ADMIN, and to be allowed to read the path)"
+            }
+            io::ErrorKind::InvalidInput => " (it is not a network namespace)",
+            io::ErrorKind::NotFound => " (write a path like /run/netns/<name> or /proc/<pid>/ns/net)",
+            _ => "",
+        },
+        source,
+    })
 }
 
 /// Without an IPv6 address nothing can pass by the proxy over IPv6: a node without ip6tables must not stop such a pod.
@@ -115,8 +90,98 @@ impl Ipv6 {
     }
 }
 
-fn save(family: Family) -> Result<Saved, Error> {
-    let tool = family.save();
+/// What one family takes, known in full before anything changes.
+struct Change {
+    plan: Plan,
+    tools: Tools,
+    input: String,
+    /// What removes the rules of an earlier run from the other backend, if it has any.
+    removal: Option<(Tools, String)>,
+}
+
+impl Change {
+    fn prepare(config: &Config, family: Family) -> Result<Self, Error> {
+        let (tools, backend) = find(config.mode, family)?;
+        let plan = plan(&config.redirection, family);
+        let saved = save(family, tools)?;
+        Ok(Self {
+            input: plan.restore_input(&saved.missing_jumps(&plan)),
+            removal: left_behind(family, backend.other()),
+            plan,
+            tools,
+        })
+    }
+
+    /// The new rules first: between the two transactions a connection may follow the old ones, but none passes by the proxy.
+    fn make(&self, wait: bool) -> Result<(), Error> {
+        let family = self.plan.family;
+        restore(family, self.tools, &self.input, wait)?;
+        let differences = save(family, self.tools)?.differences(&self.plan);
+        if !differences.is_empty() {
+            return Err(Error::Differs {
+                tool: self.tools.save,
+                differences,
+            });
+        }
+        let Some((other, removal)) = &self.removal else {
+            return Ok(());
+        };
+        tracing::warn!(
+            "rules of an earlier run are in the other backend: removing them with {}",
+            other.restore
+        );
+        restore(family, *other, removal, wait)?;
+        match save(family, *other)?.removal() {
+            None => Ok(()),
+            Some(_) => Err(Error::LeftBehind { tool: other.save }),
+        }
+    }
+}
+
+/// What removes our rules from a backend that shall have none: the kernel would follow them beside those of the other one.
+fn left_behind(family: Family, backend: Backend) -> Option<(Tools, String)> {
+    // To ask for a legacy table is to make it; only the list of their names can be read without a trace.
+    if backend == Backend::Legacy && !has_legacy_nat(family) {
+        return None;
+    }
+    let tools = Tools::of(backend.mode(), family);
+    match save(family, tools) {
+        Ok(saved) => saved.removal().map(|removal| (tools, removal)),
+        Err(error) if backend == Backend::Legacy => {
+            tracing::warn!(
+                "there is a legacy table nat that cannot be shown, and rules in it would redirect too: {error}"
+            );
+            None
+        }
+        // Without nf_tables in the kernel, or anything in the image that speaks with it, there is hardly an earlier run.
+        Err(error) => {
+            tracing::info!("did not look for rules of an earlier run in the nft backend: {error}");
+            None
+        }
+    }
+}
+
+fn has_legacy_nat(family: Family) -> bool {
+    let names = match family {
+        Family::V4 => "/proc/thread-self/net/ip_tables_names",
+        Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+    };
+    match fs::read_to_string(names) {
+        Ok(names) => names.lines().any(|name| name == "nat"),
+        Err(error) => {
+            // Only root may read it. The usual container is not root, and its namespace is new: no cause for a warning.
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::info!(
+                    "did not look for rules of an earlier run in the legacy backend: {names}: {error}"
+                );
+            }
+            false
+        }
+    }
+}
+
+fn save(family: Family, tools: Tools) -> Result<Saved, Error> {
+    let tool = tools.save;
     let output = run(family, tool, &["-t", "nat"], "")?;
     let text = String::from_utf8_lossy(&output.stdout);
     // iptables then prints a comment in place of the table, and says success.
@@ -126,9 +191,8 @@ fn save(family: Family) -> Result<Saved, Error> {
     Ok(Saved::parse(&text))
 }
 
-fn restore(plan: &Plan, missing: &[Rule], wait: bool) -> Result<(), Error> {
-    let tool = plan.family.restore();
-    let input = plan.restore_input(missing);
+fn restore(family: Family, tools: Tools, input: &str, wait: bool) -> Result<(), Error> {
+    let tool = tools.restore;
     for line in input.lines() {
         tracing::info!("{tool}: {line}");
     }
@@ -137,78 +201,11 @@ fn restore(plan: &Plan, missing: &[Rule], wait: bool) -> Result<(), Error> {
     } else {
         &["--noflush"]
     };
-    let output = run(plan.family, tool, args, &input)?;
-    let said = printed(&output);
+    let said = printed(&run(family, tool, args, input)?);
     if !said.is_empty() {
         tracing::info!("{tool}: {said}");
     }
     Ok(())
-}
-
-fn verify(plan: &Plan) -> Result<(), Error> {
-    let differences = save(plan.family)?.differences(plan);
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Differs {
-            tool: plan.family.save(),
-            differences,
-        }),
-    }
-}
-
-fn run(family: Family, tool: &'static str, args: &[&str], input: &str) -> Result<Output, Error> {
-    tracing::debug!("running {tool} {}", args.join(" "));
-    let output = pipe(tool, args, input).map_err(|source| Error::Start { tool, source })?;
-    if output.status.success() {
-        return Ok(output);
-    }
-    let said = printed(&output);
-    let hint = hint(family, &said);
-    Err(Error::Failed {
-        tool,
-        status: output.status,
-        output: said,
-        hint,
-    })
-}
-
-fn pipe(tool: &str, args: &[&str], input: &str) -> io::Result<Output> {
-    let mut child = Command::new(tool)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let stdin = child.stdin.take();
-    thread::scope(|scope| {
-        // Beside the reading of its output: neither pipe can then fill up and stop the other.
-        scope.spawn(move || {
-            // A program that ends before it has read all says why by its status and stderr.
-            let _ = stdin.map(|mut stdin| stdin.write_all(input.as_bytes()));
-        });
-        child.wait_with_output()
-    })
-}
-
-/// What a program printed to either stream, for a log line. `save`'s table on stdout is not wanted there.
-fn printed(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr)
-        .trim()
-        .replace('\n', " | ")
-}
-
-fn hint(family: Family, said: &str) -> &'static str {
-    let said = said.to_ascii_lowercase();
-    if said.contains("permission denied") || said.contains("not permitted") || said.contains("must be root") {
-        return " (it needs the capabilities NET_ADMIN and NET_RAW: add them to the container's securityContext)";
-    }
-    match family {
-        Family::V4 => "",
-        Family::V6 => {
-            " (if the node's kernel has no IPv6 NAT, load nft_chain_nat and nf_tables on it; \
-             if the pod needs no IPv6, pass --ipv6=false)"
-        }
-    }
 }
 
 #[cfg(test)]
@@ -220,31 +217,5 @@ mod tests {
         assert_eq!(Ipv6::at("/proc/thread-self/net/no-such-protocol"), Ipv6::Absent);
         assert_eq!(Ipv6::at("/dev/null"), Ipv6::Unused);
         assert_eq!(Ipv6::at("/proc/thread-self/stat"), Ipv6::InUse);
-    }
-
-    #[test]
-    fn input_larger_than_a_pipe_arrives_whole() {
-        let input = "x".repeat(1 << 20);
-        assert_eq!(pipe("cat", &[], &input).unwrap().stdout.len(), input.len());
-    }
-
-    #[test]
-    fn a_program_that_does_not_read_its_input_still_says_how_it_ended() {
-        let error = run(Family::V6, "false", &[], &"x".repeat(1 << 20))
-            .unwrap_err()
-            .to_string();
-        assert!(error.starts_with("false failed (exit status: 1)"), "{error}");
-        assert!(error.contains("--ipv6=false"), "{error}");
-    }
-
-    #[test]
-    fn a_program_that_is_not_there_is_named_with_what_to_do() {
-        let error = run(Family::V4, "no-such-iptables", &[], "")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("no-such-iptables") && error.contains("installed"),
-            "{error}"
-        );
     }
 }

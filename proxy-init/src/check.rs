@@ -6,29 +6,56 @@ use std::net::IpAddr;
 
 /// The rules that one `iptables-save -t nat` showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Saved(Vec<Line>);
+pub struct Saved {
+    rules: Vec<Line>,
+    /// Those of our own chains that are there, filled or empty.
+    chains: Vec<Chain>,
+    /// The rules elsewhere that lead into our chains, as shown.
+    jumps: Vec<String>,
+}
 
 /// A rule in words, as comparable across versions of iptables: quotes are gone, addresses are in one form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Line(Vec<String>);
 
 impl Saved {
-    /// Reads the output of `iptables-save`; lines that are no rules do not count.
+    /// Reads the output of `iptables-save`; lines that are neither rules nor chains do not count.
     pub fn parse(output: &str) -> Self {
-        Self(
-            output
-                .lines()
-                .filter(|line| line.starts_with("-A "))
-                .map(Line::parse)
+        let declared = |chain: &Chain| {
+            let begin = format!(":{} ", chain.name());
+            output.lines().any(|line| line.starts_with(&begin))
+        };
+        let rules = || output.lines().filter(|line| line.starts_with("-A "));
+        Self {
+            rules: rules().map(Line::parse).collect(),
+            chains: Chain::OURS.into_iter().filter(declared).collect(),
+            jumps: rules()
+                .filter(|line| Line::parse(line).leads_into_ours())
+                .map(str::to_owned)
                 .collect(),
-        )
+        }
+    }
+
+    /// The input for `iptables-restore --noflush` that removes our chains, and nothing but them and what leads there;
+    /// `None` when there are none.
+    pub fn removal(&self) -> Option<String> {
+        if self.chains.is_empty() {
+            return None;
+        }
+        let jumps = self.jumps.iter().map(|jump| jump.replacen("-A ", "-D ", 1));
+        let command = |verb| move |chain: &Chain| format!("{verb} {}", chain.name());
+        let commands: Vec<_> = jumps
+            .chain(self.chains.iter().map(command("-F")))
+            .chain(self.chains.iter().map(command("-X")))
+            .collect();
+        Some(format!("*nat\n{}\nCOMMIT\n", commands.join("\n")))
     }
 
     /// The jumps of a plan that are not in the table yet.
     pub fn missing_jumps(&self, plan: &Plan) -> Vec<Rule> {
         plan.jumps
             .iter()
-            .filter(|jump| !self.0.contains(&Line::of(jump)))
+            .filter(|jump| !self.rules.contains(&Line::of(jump)))
             .cloned()
             .collect()
     }
@@ -42,7 +69,7 @@ impl Saved {
             .collect();
         for chain in Chain::OURS {
             let wanted: Vec<&Rule> = plan.rules.iter().filter(|rule| rule.chain == chain).collect();
-            let found: Vec<&Line> = self.0.iter().filter(|line| line.is_in(chain)).collect();
+            let found: Vec<&Line> = self.rules.iter().filter(|line| line.is_in(chain)).collect();
             differences.extend(differ(chain, &wanted, &found));
         }
         differences
@@ -100,6 +127,15 @@ impl Line {
     fn is_in(&self, chain: Chain) -> bool {
         self.0.get(1).is_some_and(|name| name == chain.name())
     }
+
+    fn leads_into_ours(&self) -> bool {
+        let ours = |word: &String| Chain::OURS.iter().any(|chain| chain.name() == word);
+        let target = self
+            .0
+            .windows(2)
+            .any(|pair| matches!(&*pair[0], "-j" | "-g") && ours(&pair[1]));
+        target && !Chain::OURS.iter().any(|chain| self.is_in(*chain))
+    }
 }
 
 /// libc and Rust do not write every IPv6 address alike; parsed, they are equal.
@@ -138,7 +174,8 @@ fn split_words(line: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::{Redirection, Subnet};
-    use crate::rules::{Family, plan};
+    use crate::rules::plan;
+    use crate::tools::Family;
     use proptest::prelude::*;
 
     #[test]
@@ -199,6 +236,23 @@ mod tests {
         let plan = example();
         let saved = Saved::parse("-A PREROUTING -i eth1 -j PROXY_INIT_REDIRECT\n");
         assert_eq!(saved.missing_jumps(&plan), plan.jumps);
+    }
+
+    #[test]
+    fn removal_takes_our_chains_and_what_leads_there_and_nothing_else() {
+        let saved = Saved::parse(
+            ":OUTPUT ACCEPT [0:0]\n:PROXY_INIT_OUTPUT - [0:0]\n:PROXY_INIT_OUTPUT_2 - [0:0]\n\
+             -A OUTPUT -m comment --comment \"proxy-init/install-proxy-init-output\" -j PROXY_INIT_OUTPUT\n\
+             -A OUTPUT -m comment --comment \"-j PROXY_INIT_OUTPUT\" -j PROXY_INIT_OUTPUT_2\n\
+             -A OUTPUT -g PROXY_INIT_OUTPUT\n\
+             -A PROXY_INIT_OUTPUT -o lo -j RETURN\nCOMMIT\n",
+        );
+        let expected = "*nat\n\
+             -D OUTPUT -m comment --comment \"proxy-init/install-proxy-init-output\" -j PROXY_INIT_OUTPUT\n\
+             -D OUTPUT -g PROXY_INIT_OUTPUT\n\
+             -F PROXY_INIT_OUTPUT\n-X PROXY_INIT_OUTPUT\nCOMMIT\n";
+        assert_eq!(saved.removal().as_deref(), Some(expected));
+        assert_eq!(Saved::parse(":OUTPUT ACCEPT [0:0]\n").removal(), None);
     }
 
     proptest! {

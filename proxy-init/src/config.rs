@@ -2,8 +2,10 @@
 
 use crate::flags::Flags;
 use crate::ports::{PortRange, parse_port};
+use crate::tools::Mode;
 use ipnet::IpNet;
 use std::fmt;
+use std::path::PathBuf;
 use tracing::level_filters::LevelFilter;
 
 /// One run of `outrigger-init`.
@@ -11,6 +13,12 @@ use tracing::level_filters::LevelFilter;
 pub struct Config {
     /// Which connections go where.
     pub redirection: Redirection,
+    /// Whose programs change the tables.
+    pub mode: Mode,
+    /// The namespace to work in; `None` is that of this process.
+    pub netns: Option<PathBuf>,
+    /// How long the kernel shall remember a connection in CLOSE_WAIT, in seconds, never 0; `None` leaves it alone.
+    pub close_wait: Option<u32>,
     /// Program ip6tables as well.
     pub ipv6: bool,
     /// Print the plan instead of applying it.
@@ -102,6 +110,11 @@ impl Config {
                 ),
                 skip_subnets: errors.list("--subnets-to-ignore", &flags.subnets_to_ignore, Subnet::parse),
             },
+            mode: errors.mode(&flags.iptables_mode, &flags.firewall_bin_path),
+            netns: Some(flags.netns.trim())
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            close_wait: errors.close_wait(&flags.timeout_close_wait_secs),
             ipv6: errors.boolean("--ipv6", &flags.ipv6),
             simulate: errors.boolean("--simulate", &flags.simulate),
             wait: errors.boolean("--use-wait-flag", &flags.use_wait_flag),
@@ -112,8 +125,6 @@ impl Config {
             },
             log_level: errors.log_level(&flags.log_level),
         };
-        errors.mode(&flags.iptables_mode, &flags.firewall_bin_path);
-        errors.not_built(flags);
         if errors.0.is_empty() {
             Ok(config)
         } else {
@@ -219,44 +230,29 @@ impl Errors {
         }
     }
 
-    /// Linkerd's default is legacy. Here it is nft, the only mode built: a legacy rule in a kernel that routes by nft is no rule.
-    fn mode(&mut self, mode: &str, bin_path: &str) {
-        let not_built = |flag: &str, value: &str| {
-            format!("{flag} {value} is not supported by this version: use --iptables-mode nft")
-        };
-        match (mode.trim(), bin_path.trim()) {
-            ("nft", _) | ("", "" | "iptables-nft") => {}
-            (mode @ ("legacy" | "plain"), _) => self.0.push(not_built("--iptables-mode", mode)),
-            ("", path @ ("iptables-legacy" | "iptables")) => {
-                self.0.push(not_built("--firewall-bin-path", path));
-            }
-            ("", path) => self.0.push(format!(
+    /// The mode wins over the path, as in Linkerd. Without both, Linkerd takes legacy and this program nft: the same rules, in
+    /// the backend which kernels and distributions keep.
+    fn mode(&mut self, mode: &str, bin_path: &str) -> Mode {
+        let mode = match (mode.trim(), bin_path.trim()) {
+            ("nft", _) | ("", "iptables-nft") => Ok(Mode::Nft),
+            ("legacy", _) | ("", "iptables-legacy") => Ok(Mode::Legacy),
+            ("plain", _) | ("", "iptables") => Ok(Mode::Plain),
+            ("", "") => Ok(Mode::default()),
+            ("", path) => Err(format!(
                 "--firewall-bin-path selects a mode by name and knows \"iptables-nft\", \"iptables-legacy\" and \"iptables\", not {path:?}"
             )),
-            (mode, _) => self.0.push(format!(
+            (mode, _) => Err(format!(
                 "--iptables-mode valid values are only \"legacy\", \"nft\" and \"plain\", not {mode:?}"
             )),
-        }
+        };
+        self.or_default(mode)
     }
 
-    fn not_built(&mut self, flags: &Flags) {
-        if !flags.netns.trim().is_empty() {
-            self.0.push(format!(
-                "--netns {} is not supported by this version: start the program in that namespace (nsenter --net=…)",
-                flags.netns.trim()
-            ));
-        }
-        match flags.timeout_close_wait_secs.trim().parse::<i64>() {
-            Ok(0) => {}
-            Ok(seconds) => self.0.push(format!(
-                "--timeout-close-wait-secs {seconds} is not supported by this version: leave it out, or set \
-                 net.netfilter.nf_conntrack_tcp_timeout_close_wait in the pod's securityContext.sysctls"
-            )),
-            Err(_) => self.0.push(format!(
-                "--timeout-close-wait-secs must be a number of seconds, not {:?}",
-                flags.timeout_close_wait_secs
-            )),
-        }
+    fn close_wait(&mut self, text: &str) -> Option<u32> {
+        let seconds = text.trim().parse::<u32>().map_err(|_| {
+            format!("--timeout-close-wait-secs must be a number of seconds, or 0 for the kernel's own, not {text:?}")
+        });
+        Some(self.or_default(seconds)).filter(|seconds| *seconds > 0)
     }
 }
 
@@ -371,29 +367,43 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_does_not_do_is_refused_only_when_used() {
-        assert!(parse("-p 1 -o 2 --timeout-close-wait-secs 0 --iptables-mode nft").is_ok());
-        // The mode wins over the path, as in Linkerd.
-        assert!(parse("-p 1 -o 2 --iptables-mode nft --firewall-bin-path iptables-legacy").is_ok());
-        for flags in [
-            "--iptables-mode legacy",
-            "--iptables-mode plain",
-            "--firewall-bin-path iptables-legacy",
-            "--firewall-bin-path iptables",
-            "--netns /proc/1/ns/net",
-            "--timeout-close-wait-secs 3600",
-        ] {
-            let error = parse(&format!("-p 1 -o 2 {flags}")).unwrap_err().to_string();
-            assert!(
-                error.contains(&format!("{flags} is not supported by this version")),
-                "{error}"
-            );
-        }
-        let error = parse("-p 1 -o 2 --iptables-mode ebpf").unwrap_err().to_string();
+    fn the_mode_wins_over_the_program_and_nft_is_the_default() {
+        let mode = |flags: &str| parse(&format!("-p 1 -o 2 {flags}")).map(|config| config.mode);
+        assert_eq!(mode(""), Ok(Mode::Nft));
+        assert_eq!(mode("--iptables-mode legacy"), Ok(Mode::Legacy));
+        assert_eq!(mode("--firewall-bin-path iptables-legacy"), Ok(Mode::Legacy));
+        assert_eq!(mode("--firewall-bin-path iptables"), Ok(Mode::Plain));
+        assert_eq!(
+            mode("--iptables-mode plain --firewall-bin-path iptables-nft"),
+            Ok(Mode::Plain)
+        );
+        let error = mode("--iptables-mode ebpf").unwrap_err().to_string();
         assert!(
             error.contains("--iptables-mode valid values are only \"legacy\", \"nft\" and \"plain\""),
             "{error}"
         );
+        let error = mode("--firewall-bin-path /sbin/iptables")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("\"/sbin/iptables\""), "{error}");
+    }
+
+    #[test]
+    fn a_close_wait_of_zero_and_an_empty_namespace_are_none() {
+        let config = parse("-p 1 -o 2 --timeout-close-wait-secs 0 --netns=").unwrap();
+        assert_eq!((config.close_wait, config.netns), (None, None));
+        let config = parse("-p 1 -o 2 --timeout-close-wait-secs 3600 --netns /run/netns/a").unwrap();
+        assert_eq!(
+            (config.close_wait, config.netns),
+            (Some(3600), Some("/run/netns/a".into()))
+        );
+        for bad in ["-1", "1h", "4294967296"] {
+            let error = parse(&format!("-p 1 -o 2 --timeout-close-wait-secs {bad}")).unwrap_err();
+            assert!(
+                error.0[0].starts_with("--timeout-close-wait-secs must be a number of seconds"),
+                "{error}"
+            );
+        }
     }
 
     fn parse(line: &str) -> Result<Config, ConfigErrors> {

@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Parser};
 
-/// Redirects a pod's TCP connections to its proxy, over IPv4 and IPv6, with iptables-nft.
+/// Redirects a pod's TCP connections to its proxy, over IPv4 and IPv6, with iptables.
 ///
 /// Exit codes: 0 when the rules stand and were checked, 1 when something failed while running, 64 for wrong flags.
 /// Lists may be repeated or separated by commas; spaces and empty items are fine.
@@ -67,11 +67,11 @@ pub struct Flags {
     #[arg(long, value_name = "CIDRS", action = ArgAction::Append)]
     pub subnets_to_ignore: Vec<String>,
 
-    /// Print the input for iptables-nft-restore and ip6tables-nft-restore, and run nothing
+    /// Print the input for iptables-restore and ip6tables-restore, and change nothing
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub simulate: String,
 
-    /// Not supported yet: program another network namespace
+    /// Do all of it in the network namespace behind this path (/run/netns/<name>, /proc/<pid>/ns/net)
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub netns: String,
 
@@ -79,7 +79,7 @@ pub struct Flags {
     #[arg(short = 'w', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub use_wait_flag: String,
 
-    /// Not supported yet, other than 0: the kernel's CLOSE_WAIT timeout
+    /// How long the kernel remembers a connection in CLOSE_WAIT; 0 leaves that alone; needs a privileged container
     #[arg(long, value_name = "SECONDS", default_value = "0", allow_hyphen_values = true)]
     pub timeout_close_wait_secs: String,
 
@@ -91,11 +91,11 @@ pub struct Flags {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
 
-    /// nft (the default; legacy and plain are not supported yet); overrides --firewall-bin-path
+    /// nft (the default), legacy or plain; overrides --firewall-bin-path; if its programs are missing, others are used, with a warning
     #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
     pub iptables_mode: String,
 
-    /// Selects the mode by a program's name: iptables-nft
+    /// Selects the mode by a program's name: iptables-nft, iptables-legacy or iptables
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub firewall_bin_path: String,
 

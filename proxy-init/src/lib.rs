@@ -3,6 +3,10 @@
 pub mod apply;
 pub mod check;
 pub mod config;
+pub mod error;
 pub mod flags;
 pub mod ports;
 pub mod rules;
+pub mod run;
+pub mod sysctl;
+pub mod tools;

@@ -4,7 +4,8 @@ use clap::Parser;
 use outrigger_init::apply;
 use outrigger_init::config::{Config, LogFormat};
 use outrigger_init::flags::Flags;
-use outrigger_init::rules::{self, Family};
+use outrigger_init::rules;
+use outrigger_init::tools::{Family, Tools};
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to stdout, as Linkerd's do, except where stdout is the answer: `--simulate | iptables-nft-restore` must work.
+/// Logs go to stdout, as Linkerd's do, except where stdout is the answer: `--simulate | iptables-restore` must work.
 fn init_log(config: &Config) {
     let writer = match config.simulate {
         true => BoxMakeWriter::new(io::stderr),
@@ -63,16 +64,25 @@ fn init_log(config: &Config) {
     }
 }
 
-/// Prints what a first run would hand to `iptables-nft-restore`, and runs nothing.
+/// Prints what a first run would hand to `iptables-restore`, and runs nothing.
 fn simulate(config: &Config) -> io::Result<()> {
     let mut out = io::stdout().lock();
+    if let Some(path) = &config.netns {
+        writeln!(out, "# in the network namespace {path:?}")?;
+    }
     for family in Family::of(config.ipv6) {
         let plan = rules::plan(&config.redirection, *family);
         write!(
             out,
             "# {} --noflush\n{}",
-            family.restore(),
+            Tools::of(config.mode, *family).restore,
             plan.restore_input(&plan.jumps)
+        )?;
+    }
+    if let Some(seconds) = config.close_wait {
+        writeln!(
+            out,
+            "# sysctl -w net.netfilter.nf_conntrack_tcp_timeout_close_wait={seconds}"
         )?;
     }
     out.flush()

@@ -2,44 +2,9 @@
 
 use crate::config::Redirection;
 use crate::ports::{PortRange, batches};
+use crate::tools::Family;
 use ipnet::IpNet;
 use std::fmt;
-
-/// IPv4 or IPv6: each has tables of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// iptables
-    V4,
-    /// ip6tables
-    V6,
-}
-
-impl Family {
-    /// The families to program.
-    pub fn of(ipv6: bool) -> &'static [Self] {
-        if ipv6 { &[Self::V4, Self::V6] } else { &[Self::V4] }
-    }
-
-    /// The program that shows the table.
-    pub fn save(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables-nft-save",
-            Self::V6 => "ip6tables-nft-save",
-        }
-    }
-
-    /// The program that changes the table, in one transaction.
-    pub fn restore(self) -> &'static str {
-        match self {
-            Self::V4 => "iptables-nft-restore",
-            Self::V6 => "ip6tables-nft-restore",
-        }
-    }
-
-    fn knows(self, net: &IpNet) -> bool {
-        matches!((self, net), (Self::V4, IpNet::V4(_)) | (Self::V6, IpNet::V6(_)))
-    }
-}
 
 /// A chain of table `nat`. The names are Linkerd's: its tools and ours then find, and replace, each other's rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +121,7 @@ fn inbound(redirection: &Redirection, family: Family) -> Vec<Rule> {
     for subnet in redirection
         .skip_subnets
         .iter()
-        .filter(|subnet| family.knows(&subnet.net))
+        .filter(|subnet| is_of(&subnet.net, family))
     {
         let comment = format!("ignore-subnet-{}", subnet.text);
         rules.push(rule(chain, Match::Source(subnet.net), comment, Target::Return));
@@ -178,6 +143,13 @@ fn inbound(redirection: &Redirection, family: Family) -> Vec<Rule> {
         ));
     }
     rules
+}
+
+fn is_of(net: &IpNet, family: Family) -> bool {
+    matches!(
+        (family, net),
+        (Family::V4, IpNet::V4(_)) | (Family::V6, IpNet::V6(_))
+    )
 }
 
 fn outbound(redirection: &Redirection) -> Vec<Rule> {
@@ -229,7 +201,7 @@ fn rule(chain: Chain, matches: Match, comment: impl Into<String>, target: Target
 }
 
 impl Plan {
-    /// The input for `iptables-nft-restore --noflush` that makes the plan true: naming a chain of ours creates or empties it,
+    /// The input for `iptables-restore --noflush` that makes the plan true: naming a chain of ours creates or empties it,
     /// within the same transaction that fills it. `missing` are the jumps that are not there yet.
     pub fn restore_input(&self, missing: &[Rule]) -> String {
         let chains = Chain::OURS

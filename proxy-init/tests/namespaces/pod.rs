@@ -1,6 +1,7 @@
 //! A pod is a network namespace: run something in one, run `outrigger-init` there, look at its tables.
 
 use outrigger_sys::netns;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::{fs, panic, thread};
@@ -50,7 +51,31 @@ pub(crate) fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_outrigger-init"))
 }
 
-/// The rules and own chains of table `nat`, as `iptables-nft-save` or `ip6tables-nft-save` shows them.
+/// Runs the program where only these directories hold tools: its exit code, and what it logged.
+pub(crate) fn init_with_path(path: &str, flags: &str) -> (Option<i32>, String) {
+    let mut program = program();
+    let output = program
+        .args(flags.split_whitespace())
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// A directory of tools which are other programs: `true`, `false`, or another tool.
+pub(crate) fn stand_ins<const N: usize>(dir: &str, tools: [(&str, &str); N]) -> String {
+    let dir = format!("{}/{dir}", env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(&dir).unwrap();
+    for (tool, program) in tools {
+        let link = format!("{dir}/{tool}");
+        // One of an earlier run may point elsewhere.
+        let _ = fs::remove_file(&link);
+        symlink(program, link).unwrap();
+    }
+    dir
+}
+
+/// The rules and own chains of table `nat`, as an `iptables-save` or `ip6tables-save` shows them.
 pub(crate) fn saved(save: &str) -> Vec<String> {
     let text = sh(&format!("{save} -t nat"));
     let shown = |line: &&str| line.starts_with("-A ") || (line.starts_with(':') && line.contains(" - "));

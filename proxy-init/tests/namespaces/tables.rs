@@ -1,11 +1,9 @@
 //! What stands in the tables afterwards, and what the program says.
 
-use crate::pod::{alone, init, program, redirect, saved, sh};
-use std::fs;
-use std::os::unix::fs::symlink;
+use crate::pod::{alone, init, init_with_path, program, redirect, saved, sh, stand_ins};
 
 /// What Linkerd's proxy-init leaves behind for the same flags (k8s spec §1.4).
-const LINKERDS_DUMP: &str = r#":PROXY_INIT_OUTPUT - [0:0]
+pub(crate) const LINKERDS_DUMP: &str = r#":PROXY_INIT_OUTPUT - [0:0]
 :PROXY_INIT_REDIRECT - [0:0]
 -A PREROUTING -m comment --comment "proxy-init/install-proxy-init-prerouting" -j PROXY_INIT_REDIRECT
 -A OUTPUT -m comment --comment "proxy-init/install-proxy-init-output" -j PROXY_INIT_OUTPUT
@@ -17,8 +15,10 @@ const LINKERDS_DUMP: &str = r#":PROXY_INIT_OUTPUT - [0:0]
 -A PROXY_INIT_REDIRECT -s 10.0.0.0/8 -m comment --comment "proxy-init/ignore-subnet-10.0.0.0/8" -j RETURN
 -A PROXY_INIT_REDIRECT -p tcp -m comment --comment "proxy-init/redirect-all-incoming-to-proxy-port" -j REDIRECT --to-ports 4143"#;
 
-const LINKERDS_FLAGS: &str = "-p 4143 -o 4140 -u 2102 --inbound-ports-to-ignore 4190,4191,4567,4568 \
+pub(crate) const LINKERDS_FLAGS: &str = "-p 4143 -o 4140 -u 2102 --inbound-ports-to-ignore 4190,4191,4567,4568 \
                               --outbound-ports-to-ignore 4567,4568 --subnets-to-ignore 10.0.0.0/8";
+
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 #[test]
 fn the_tables_are_those_of_linkerd_for_the_same_flags() {
@@ -149,7 +149,7 @@ fn wrong_flags_exit_64_and_change_nothing() {
         for flags in [
             "-p 4143",
             "-p 4143 -o 4140 -u 0",
-            "-p 1 -o 2 --netns /x",
+            "-p 1 -o 2 --iptables-mode ebpf",
             "--no-such-flag",
         ] {
             assert_eq!(init(flags).status.code(), Some(64), "{flags}");
@@ -179,10 +179,12 @@ fn a_rule_that_was_accepted_and_is_not_there_is_an_error_that_names_it() {
     alone(|| {
         let tools = stand_ins(
             "liars",
-            ["iptables-nft-save", "iptables-nft-restore"],
-            "/bin/true",
+            ["iptables-nft-save", "iptables-nft-restore"].map(|tool| (tool, "/bin/true")),
         );
-        let (code, said) = init_with(&tools, "-p 4143 -o 4140 -u 2102 --ipv6=false --log-level error");
+        let (code, said) = init_with_path(
+            &format!("{tools}:{PATH}"),
+            "-p 4143 -o 4140 -u 2102 --ipv6=false --log-level error",
+        );
         assert_eq!(code, Some(1), "{said}");
         assert!(
             said.contains("missing: -A PROXY_INIT_OUTPUT -m owner --uid-owner 2102"),
@@ -198,8 +200,8 @@ fn a_node_without_ip6tables_stops_only_a_pod_that_has_ipv6() {
         ("ip6tables-nft-restore", "no-restore"),
     ] {
         alone(move || {
-            let tools = stand_ins(dir, [broken], "/bin/false");
-            let (code, said) = init_with(&tools, "-p 4143 -o 4140 -u 2102");
+            let tools = stand_ins(dir, [(broken, "/bin/false")]);
+            let (code, said) = init_with_path(&format!("{tools}:{PATH}"), "-p 4143 -o 4140 -u 2102");
             assert_eq!(code, Some(1), "{said}");
             assert!(
                 said.contains(broken) && said.contains("pass --ipv6=false"),
@@ -207,34 +209,10 @@ fn a_node_without_ip6tables_stops_only_a_pod_that_has_ipv6() {
             );
 
             sh("ip link set lo down");
-            let (code, said) = init_with(&tools, "-p 4143 -o 4140 -u 2102");
+            let (code, said) = init_with_path(&format!("{tools}:{PATH}"), "-p 4143 -o 4140 -u 2102");
             assert_eq!(code, Some(0), "{said}");
             assert!(said.contains("no interface has an IPv6 address"), "{said}");
             assert!(!saved("iptables-nft-save").is_empty());
         });
     }
-}
-
-/// Runs the program with a directory of other tools before the real ones: its exit code, and what it logged.
-fn init_with(tools: &str, flags: &str) -> (Option<i32>, String) {
-    let path = format!("{tools}:/usr/sbin:/usr/bin:/sbin:/bin");
-    let output = program()
-        .args(flags.split(' '))
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    (output.status.code(), String::from_utf8(output.stdout).unwrap())
-}
-
-/// A directory of tools which are all one other program: `true` or `false`.
-fn stand_ins<const N: usize>(dir: &str, tools: [&str; N], program: &str) -> String {
-    let dir = format!("{}/{dir}", env!("CARGO_TARGET_TMPDIR"));
-    fs::create_dir_all(&dir).unwrap();
-    for tool in tools {
-        let link = format!("{dir}/{tool}");
-        // One of an earlier run may point elsewhere.
-        let _ = fs::remove_file(&link);
-        symlink(program, link).unwrap();
-    }
-    dir
 }

@@ -92,6 +92,26 @@ fn a_pod_that_talks_to_itself_passes_by_the_proxy() {
     }
 }
 
+#[test]
+fn after_a_change_of_the_backend_connections_go_where_the_last_run_says() {
+    let flags =
+        |mode, inbound, outbound| format!("-p {inbound} -o {outbound} -u 2102 -w --iptables-mode {mode}");
+    for (first, last) in [("nft", "legacy"), ("legacy", "nft")] {
+        let net = Net::with("-p 1143 -o 1140 -u 7 --iptables-mode nft");
+        at(&net.pod, move || {
+            redirect(&flags(first, 1143, 1140));
+            redirect(&flags(last, 4143, 4140));
+        });
+        for (pod, peer) in POD.into_iter().zip(PEER) {
+            let inbound = format!("inbound proxy for {pod}:8080");
+            assert_eq!(net.answer_to_peer(pod, 8080), inbound, "{first} → {last}");
+            let outbound = format!("outbound proxy for {peer}:7000");
+            assert_eq!(net.answer_to_pod(APP, peer, 7000), outbound, "{first} → {last}");
+            assert_eq!(net.answer_to_pod(PROXY, peer, 7000), "peer on 7000");
+        }
+    }
+}
+
 /// A pod with a proxy and an application, and a peer that nobody redirects.
 struct Net {
     pod: PathBuf,
