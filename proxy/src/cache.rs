@@ -39,13 +39,14 @@ impl<K: Eq + Hash + Clone, V> Cache<K, V> {
     pub async fn get_or_try<E>(
         &self,
         key: &K,
-        make: impl Future<Output = Result<V, E>>,
+        make: impl AsyncFnOnce() -> Result<V, E>,
     ) -> Result<Arc<V>, E> {
         let cell = self.cell(key);
         if let Some(value) = cell.get() {
             return Ok(value.clone());
         }
-        cell.get_or_try_init(|| async { make.await.map(Arc::new) })
+        // Boxed, since it is rare and who waits may be large: finding an entry costs only what it takes.
+        Box::pin(cell.get_or_try_init(async || make().await.map(Arc::new)))
             .await
             .cloned()
     }
@@ -132,11 +133,11 @@ mod tests {
     async fn an_entry_is_made_once() {
         let cache = Cache::new(IDLE, 10);
         let first = cache
-            .get_or_try(&1, async { Ok::<_, Infallible>("a") })
+            .get_or_try(&1, async || Ok::<_, Infallible>("a"))
             .await
             .unwrap();
         let second = cache
-            .get_or_try(&1, async { Ok::<_, Infallible>("b") })
+            .get_or_try(&1, async || Ok::<_, Infallible>("b"))
             .await
             .unwrap();
         assert_eq!((*first, *second), ("a", "a"));
@@ -145,8 +146,13 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_not_kept() {
         let cache = Cache::new(IDLE, 10);
-        assert!(cache.get_or_try(&1, async { Err::<(), _>("no") }).await.is_err());
-        assert!(cache.get_or_try(&1, async { Ok::<_, &str>(()) }).await.is_ok());
+        assert!(
+            cache
+                .get_or_try(&1, async || { Err::<(), _>("no") })
+                .await
+                .is_err()
+        );
+        assert!(cache.get_or_try(&1, async || { Ok::<_, &str>(()) }).await.is_ok());
     }
 
     #[tokio::test]

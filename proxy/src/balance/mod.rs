@@ -44,7 +44,7 @@ impl Balancer {
     pub async fn pick(&self) -> Result<Picked, Fault> {
         match self.try_pick() {
             Some(picked) => Ok(picked),
-            None => self.wait().await,
+            None => Box::pin(self.wait()).await,
         }
     }
 

@@ -19,7 +19,7 @@ pub enum Body {
     /// A few bytes of our own.
     Full(Bytes),
     /// What a peer sends. The connection it comes from goes back to its pool when it has ended.
-    Incoming(Incoming, Option<Box<Lease>>),
+    Incoming(Incoming, Option<Lease>),
 }
 
 /// How a body ended.

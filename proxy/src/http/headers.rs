@@ -1,6 +1,7 @@
 //! Header rules: hop-by-hop fields, and the names of Linkerd's own.
 
 use http::header::{CONNECTION, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Parts, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 
 /// Who the client proved to be; set or removed by the inbound proxy, never trusted from a client.
@@ -63,13 +64,13 @@ pub fn authority<B>(request: &Request<B>) -> &str {
 
 /// Gives a request target the `http` scheme and this authority, as HTTP/2 needs it (RFC 9113 §8.3.1).
 pub fn with_authority(uri: &Uri, authority: &str) -> Option<Uri> {
-    let path = uri.path_and_query().map_or("/", |p| p.as_str());
-    Uri::builder()
-        .scheme("http")
-        .authority(authority)
-        .path_and_query(path)
-        .build()
-        .ok()
+    let root = || PathAndQuery::from_static("/");
+    let mut parts = Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority.parse().ok()?);
+    // Shares the bytes of the old one.
+    parts.path_and_query = Some(uri.path_and_query().cloned().unwrap_or_else(root));
+    Uri::from_parts(parts).ok()
 }
 
 /// Whether a message is gRPC (`content-type: application/grpc*`).

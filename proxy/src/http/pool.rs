@@ -1,5 +1,6 @@
 //! Connections to one address: an idle stack for HTTP/1, one shared connection for HTTP/2.
 
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -53,13 +54,13 @@ pub struct Lease {
     pool: Arc<Pool>,
 }
 
-/// A request that failed. Sending it elsewhere is safe when it comes back: nothing of it was written.
+/// A request that failed.
 #[derive(Debug)]
 pub struct Failed {
     /// Why.
     pub fault: Fault,
-    /// The request, if nothing of it was written.
-    pub unsent: Option<Box<Request<Body>>>,
+    /// Nothing of it was written and it is back where it came from: sending it elsewhere is safe.
+    pub unsent: bool,
 }
 
 impl Pool {
@@ -80,15 +81,16 @@ impl Pool {
         &self.dial
     }
 
-    /// Sends a request by the version it has. The answer's body carries the connection back into the pool.
-    pub async fn send(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Failed> {
+    /// Sends a request by the version it has, and leaves an empty one behind. The answer's body carries the connection
+    /// back into the pool.
+    pub async fn send(self: &Arc<Self>, request: &mut Request<Body>) -> Result<Response<Body>, Failed> {
         match request.version() {
             Version::HTTP_2 => self.send_http2(request).await,
             _ => self.send_http1(request).await,
         }
     }
 
-    async fn send_http1(self: &Arc<Self>, mut request: Request<Body>) -> Result<Response<Body>, Failed> {
+    async fn send_http1(self: &Arc<Self>, request: &mut Request<Body>) -> Result<Response<Body>, Failed> {
         // HTTP/1.0 has no persistent connections to speak of (RFC 9112 §9.3).
         let reusable = request.version() == Version::HTTP_11;
         loop {
@@ -97,62 +99,52 @@ impl Pool {
                     Ok(()) => (sender, true),
                     Err(_closed) => continue,
                 },
-                None => match self.open_http1().await {
+                None => match Box::pin(self.open_http1()).await {
                     Ok(sender) => (sender, false),
-                    Err(fault) => {
-                        return Err(Failed {
-                            fault,
-                            unsent: Some(Box::new(request)),
-                        });
-                    }
+                    Err(fault) => return Err(Failed { fault, unsent: true }),
                 },
             };
-            match sender.try_send_request(request).await {
+            match sender.try_send_request(mem::take(request)).await {
                 Ok(response) => {
-                    let lease = reusable.then(|| {
-                        Box::new(Lease {
-                            sender,
-                            pool: self.clone(),
-                        })
+                    let lease = reusable.then(|| Lease {
+                        sender,
+                        pool: self.clone(),
                     });
                     return Ok(response.map(|body| leased(body, lease)));
                 }
                 Err(mut error) => match error.take_message() {
                     // The server closed an idle connection as we took it: the next one, or a fresh one.
-                    Some(unsent) if reused => request = unsent,
-                    unsent => return Err(failed(error.into_error(), unsent)),
+                    Some(unsent) if reused => *request = unsent,
+                    unsent => return Err(failed(error.into_error(), unsent, request)),
                 },
             }
         }
     }
 
-    async fn send_http2(&self, request: Request<Body>) -> Result<Response<Body>, Failed> {
-        let mut sender = match self.http2_sender().await {
-            Ok(sender) => sender,
-            Err(fault) => {
-                return Err(Failed {
-                    fault,
-                    unsent: Some(Box::new(request)),
-                });
-            }
+    async fn send_http2(&self, request: &mut Request<Body>) -> Result<Response<Body>, Failed> {
+        let sender = match self.current() {
+            Some(sender) => Ok(sender),
+            None => Box::pin(self.open_http2()).await,
         };
-        match sender.try_send_request(request).await {
+        let mut sender = sender.map_err(|fault| Failed { fault, unsent: true })?;
+        match sender.try_send_request(mem::take(request)).await {
             Ok(response) => Ok(response.map(Body::from)),
             Err(mut error) => {
                 let unsent = error.take_message();
-                Err(failed(error.into_error(), unsent))
+                Err(failed(error.into_error(), unsent, request))
             }
         }
     }
 
-    /// The connection in use, or a new one.
-    async fn http2_sender(&self) -> Result<Http2, Fault> {
-        let current = || lock(&self.http2).clone().filter(|sender| !sender.is_closed());
-        if let Some(sender) = current() {
-            return Ok(sender);
-        }
+    /// The HTTP/2 connection in use.
+    fn current(&self) -> Option<Http2> {
+        lock(&self.http2).clone().filter(|sender| !sender.is_closed())
+    }
+
+    /// A new HTTP/2 connection, or the one that another request has opened meanwhile.
+    async fn open_http2(&self) -> Result<Http2, Fault> {
         let _opening = self.opening.lock().await;
-        if let Some(sender) = current() {
+        if let Some(sender) = self.current() {
             return Ok(sender);
         }
         let io = self.dial.connect(Some(Session::Http2)).await?;
@@ -219,7 +211,7 @@ async fn sweep(pool: Arc<Pool>) {
     }
 }
 
-fn leased(body: hyper::body::Incoming, lease: Option<Box<Lease>>) -> Body {
+fn leased(body: hyper::body::Incoming, lease: Option<Lease>) -> Body {
     use http_body::Body as _;
     match lease {
         Some(lease) if body.is_end_stream() => {
@@ -230,10 +222,15 @@ fn leased(body: hyper::body::Incoming, lease: Option<Box<Lease>>) -> Body {
     }
 }
 
-fn failed(error: hyper::Error, unsent: Option<Request<Body>>) -> Failed {
-    Failed {
-        fault: Fault::because(Kind::Reset, Side::Server, error),
-        unsent: unsent.map(Box::new),
+/// Puts the request back, if nothing of it was written.
+fn failed(error: hyper::Error, unsent: Option<Request<Body>>, request: &mut Request<Body>) -> Failed {
+    let fault = Fault::because(Kind::Reset, Side::Server, error);
+    match unsent {
+        Some(unsent) => {
+            *request = unsent;
+            Failed { fault, unsent: true }
+        }
+        None => Failed { fault, unsent: false },
     }
 }
 

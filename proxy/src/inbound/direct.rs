@@ -40,13 +40,17 @@ pub(super) async fn accept(
         Ok(Seen::Ended) => return Ok(None),
         Ok(_) => return Err(authenticate()),
     }
-    let handshake = server::accept(&credentials, socket, true);
-    let accepted = in_time(within, handshake).await?;
-    let client_id = accepted.client.ok_or_else(authenticate)?;
-    if !accepted.header_negotiated {
+    let handshake = Box::pin(server::accept(&credentials, socket, true));
+    let server::Accepted {
+        stream,
+        client: client_id,
+        header_negotiated,
+    } = in_time(within, handshake).await?;
+    let mut io = Io::server(stream);
+    let client_id = client_id.ok_or_else(authenticate)?;
+    if !header_negotiated {
         return Err(refused("direct connections require transport header negotiation"));
     }
-    let mut io = Io::server(accepted.stream);
     let header = read_header(&mut io, within).await?;
     inbound.report.transport_header(&header, &client_id);
     if let Some(name) = &header.name {

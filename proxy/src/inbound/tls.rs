@@ -44,7 +44,7 @@ pub(super) async fn terminate(inbound: &Inbound, mut socket: Socket) -> Result<O
         let name = sni.map(|name| name.to_string()).unwrap_or_default();
         return Ok(Some(Tls::PassedThrough(socket, name)));
     }
-    let handshake = server::accept(&credentials, socket, false);
+    let handshake = Box::pin(server::accept(&credentials, socket, false));
     let accepted = in_time(inbound.config.detect_timeout, handshake).await?;
     let labels = TlsAccept::Terminated {
         client_id: accepted.client.clone(),
@@ -56,7 +56,7 @@ pub(super) async fn terminate(inbound: &Inbound, mut socket: Socket) -> Result<O
     )))
 }
 
-/// Runs a TLS handshake within a time.
+/// Runs a TLS handshake within a time. Box it: it is large, and soon over, and the connection that waits lives long.
 pub(super) async fn in_time<T>(
     within: Duration,
     handshake: impl Future<Output = Result<T, Error>>,

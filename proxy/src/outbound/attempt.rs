@@ -18,15 +18,15 @@ use crate::http::upgrade::{self, Wanted};
 /// Endpoints tried for one request, each only if the one before took nothing of it.
 const MAX_ENDPOINTS: usize = 3;
 
-/// Sends a request, and gives back the answer as the application is to see it.
+/// Sends a request, which leaves an empty one behind, and gives back the answer as the application is to see it.
 pub(super) async fn send(
     balancer: &Balancer,
-    mut request: Request<Body>,
+    request: &mut Request<Body>,
     exchange: &mut Exchange,
     drain: &Drain,
 ) -> Result<Response<Body>, Fault> {
     let asked = request.version();
-    let tunnel = upgrade::prepare(&mut request);
+    let tunnel = upgrade::prepare(request);
     let required = request.headers_mut().remove(REQUIRE_ID);
     for tried in 1.. {
         let picked = balancer.pick().await?;
@@ -34,7 +34,7 @@ pub(super) async fn send(
         exchange.dispatch(endpoint.handles());
         exchange.at(picked);
         check_identity(&endpoint, required.as_ref())?;
-        address(&mut request, &endpoint, tunnel.is_some())?;
+        address(request, &endpoint, tunnel.is_some())?;
         match endpoint.pool().send(request).await {
             Ok(response) => return Ok(received(response, asked, tunnel, drain)),
             Err(Failed { fault, unsent }) => {
@@ -44,11 +44,10 @@ pub(super) async fn send(
                 ) {
                     endpoint.unreachable();
                 }
-                match unsent {
-                    Some(unsent) if tried < MAX_ENDPOINTS && balancer.is_ready() => request = *unsent,
-                    _ => return Err(fault),
+                if !unsent || tried == MAX_ENDPOINTS || !balancer.is_ready() {
+                    return Err(fault);
                 }
-                orig_proto::downgrade(&mut request);
+                orig_proto::downgrade(request);
             }
         }
     }

@@ -6,6 +6,7 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use outrigger_policy::route::Head;
 
+use crate::balance::Balancer;
 use crate::error::{self, BoxError, Fault, Kind, Side};
 use crate::exchange::{self, Exchange};
 use crate::http::body::{Body, Tracked};
@@ -53,7 +54,8 @@ pub(super) async fn request(
     };
     let mut exchange = Exchange::open(permit);
     let router = connection.target.router();
-    match forward(outbound, &router, request.map(Body::from), &mut exchange).await {
+    let mut request = request.map(Body::from);
+    match forward(outbound, &router, &mut request, &mut exchange).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => refuse(&connection, exchange, fault, asked),
     }
@@ -63,11 +65,17 @@ pub(super) async fn request(
 async fn forward(
     outbound: &Outbound,
     router: &Router,
-    request: Request<Body>,
+    request: &mut Request<Body>,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Fault> {
+    let balancer = route(router, request)?;
+    attempt::send(balancer, request, exchange, &outbound.drain).await
+}
+
+/// Finds the balancer of the route that the request takes.
+fn route<'a>(router: &'a Router, request: &Request<Body>) -> Result<&'a Balancer, Fault> {
     let head = Head {
-        host: headers::authority(&request),
+        host: headers::authority(request),
         method: request.method(),
         path: request.uri().path(),
         query: request.uri().query(),
@@ -83,7 +91,7 @@ async fn forward(
     let found = routes
         .find(&head)
         .ok_or_else(|| Fault::new(Kind::NoRoute, Side::Client))?;
-    attempt::send(found.then.balancer()?, request, exchange, &outbound.drain).await
+    found.then.balancer()
 }
 
 /// Answers a fault, unless the client's protocol has a better way to say it.
@@ -113,4 +121,22 @@ fn refuse(
     }
     let context = format!("logical service {dst}: ");
     Ok(exchange.track(respond::to_fault(&fault, &context, asked)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future: HTTP/2 allocates it for each request.
+    const BUDGET: usize = 1_700; // measured: 1,568
+
+    fn future_size<A, B, F>(_function: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_is_small() {
+        let size = future_size(request);
+        assert!(size <= BUDGET, "{size} bytes");
+    }
 }

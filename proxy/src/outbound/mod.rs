@@ -47,7 +47,7 @@ async fn connection(outbound: Arc<Outbound>, accepted: Accepted) {
 }
 
 async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> Result<(), Fault> {
-    let discover = target(outbound, dst);
+    let discover = || target(outbound, dst);
     let target = outbound
         .targets
         .get_or_try(&dst, discover)
@@ -98,7 +98,7 @@ async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<
     let connection = Connection::new(outbound.clone(), target);
     let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
     let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
-    let served = server::http1(io, service, closing, drain).await;
+    let served = Box::pin(server::http1(io, service, closing, drain)).await;
     ended(served);
     Ok(())
 }
@@ -107,7 +107,8 @@ async fn http2(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<
     let connection = Connection::new(outbound.clone(), target);
     let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
     let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
-    let served = server::http2(io, service, &outbound.config.http2_server, closing, drain).await;
+    let settings = &outbound.config.http2_server;
+    let served = Box::pin(server::http2(io, service, settings, closing, drain)).await;
     ended(served);
     Ok(())
 }
@@ -116,5 +117,23 @@ async fn http2(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<
 fn ended(served: Result<(), hyper::Error>) {
     if let Err(error) = served {
         tracing::debug!(error = %error::chain(&error), "an HTTP connection from the application ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future: every connection keeps it; what is large and rare, or large and long, is boxed.
+    const BUDGET: usize = 1_400; // measured: 1,296
+
+    fn future_size<A, B, F>(_function: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_is_small() {
+        let size = future_size(connection);
+        assert!(size <= BUDGET, "{size} bytes");
     }
 }

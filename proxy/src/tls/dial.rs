@@ -56,7 +56,8 @@ pub struct Target {
 impl Dial {
     /// Opens a connection. `session` is what will be spoken on it, `None` for bytes.
     pub async fn connect(&self, session: Option<Session>) -> Result<Io, Fault> {
-        let io = connect::in_time(&self.options, self.steps(session)).await?;
+        // Boxed, since a handshake is large and soon over: whoever waits for it may live long, and is small so.
+        let io = connect::in_time(&self.options, Box::pin(self.steps(session))).await?;
         Ok(io.metered(self.meter.clone()))
     }
 
