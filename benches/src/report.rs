@@ -110,8 +110,11 @@ impl Report {
     }
 }
 
-/// The ratio of two medians, and how far it could lie from it by what was measured.
+/// The ratio of two medians, and how far it could lie from it by what was measured. There is none to nothing.
 fn ratio(over: Spread, under: Spread) -> String {
+    if under.least <= 0.0 {
+        return "–".to_owned();
+    }
     format!(
         "{:.2} ({:.2}–{:.2})",
         over.median / under.median,
@@ -133,7 +136,7 @@ fn spread(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> Option<Spread> {
     values.sort_by(f64::total_cmp);
     Some(Spread {
         least: *values.first()?,
-        median: values[values.len() / 2],
+        median: (values[values.len() / 2] + values[(values.len() - 1) / 2]) / 2.0,
         greatest: *values.last()?,
     })
 }
@@ -160,6 +163,12 @@ mod tests {
         ];
         let spread = spread(&samples, |sample| sample.figure).unwrap();
         assert_eq!((spread.least, spread.median, spread.greatest), (1.0, 2.0, 3.0));
+    }
+
+    #[test]
+    fn the_median_of_two_lies_between_them() {
+        let spread = spread(&[sample(1.0, 0.0), sample(4.0, 0.0)], |sample| sample.figure).unwrap();
+        assert_eq!(spread.median, 2.5);
     }
 
     #[test]
