@@ -16,6 +16,7 @@
 
 pub mod app;
 pub mod capture;
+mod dns;
 pub mod http;
 pub mod manifest;
 pub mod mesh;

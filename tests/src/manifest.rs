@@ -1,7 +1,7 @@
 //! Kubernetes manifests, as the control plane reads them.
 
 use crate::pod;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A pod, with its service account.
 #[derive(Debug)]
@@ -12,8 +12,8 @@ pub struct Pod<'a> {
     pub namespace: &'a str,
     /// Its service account.
     pub account: &'a str,
-    /// Its address.
-    pub ip: Ipv4Addr,
+    /// Its addresses.
+    pub ips: [IpAddr; 2],
     /// Its container's ports.
     pub ports: &'a [u16],
     /// Its annotations.
@@ -29,7 +29,7 @@ impl Pod<'_> {
             name,
             namespace,
             account,
-            ip,
+            ips: [ip, ip6],
             ..
         } = self;
         let label = if self.meshed {
@@ -67,16 +67,15 @@ spec:
 status:
   phase: Running
   podIP: {ip}
+  podIPs: [{{ ip: \"{ip}\" }}, {{ ip: \"{ip6}\" }}]
 "
         )
     }
 }
 
-/// The names by which a service is known, as a cluster's DNS has them.
-pub fn names(service: &str, namespace: &str) -> String {
-    format!(
-        "{service} {service}.{namespace} {service}.{namespace}.svc {service}.{namespace}.svc.cluster.local"
-    )
+/// The name of a service in DNS.
+pub fn name(service: &str, namespace: &str) -> String {
+    format!("{service}.{namespace}.svc.cluster.local")
 }
 
 /// A service in namespace `demo`.

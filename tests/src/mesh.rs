@@ -201,7 +201,7 @@ impl Mesh {
     /// A service on this port whose endpoints are these ports of pods; its name is known in all pods.
     pub fn service(&self, name: &str, port: u16, endpoints: &[(&Pod, u16)]) -> SocketAddr {
         let ip = Ipv4Addr::new(10, 96, 0, self.cluster_ips.fetch_add(1, Ordering::Relaxed));
-        self.node.name_host(ip, &manifest::names(name, "demo"));
+        self.node.name_host(&manifest::name(name, "demo"), ip);
         let to = endpoints.first().map_or(port, |(_, port)| *port);
         self.write(
             &format!("service-{name}.yaml"),
@@ -298,14 +298,14 @@ impl Plan<'_> {
     /// Makes the pod without a proxy, and tells the control plane about it.
     pub fn unmeshed(self) -> Pod {
         let pod = self.namespaces();
-        self.write_manifest(pod.ip(), false);
+        self.write_manifest(&pod, false);
         pod
     }
 
     /// Makes the pod without a proxy, and tells the control plane that it has one.
     pub fn impostor(self) -> Pod {
         let pod = self.namespaces();
-        self.write_manifest(pod.ip(), true);
+        self.write_manifest(&pod, true);
         pod
     }
 
@@ -319,7 +319,7 @@ impl Plan<'_> {
     /// The same without waiting for the proxy.
     pub fn starting(self) -> Meshed {
         let pod = self.namespaces();
-        self.write_manifest(pod.ip(), true);
+        self.write_manifest(&pod, true);
         self.inject(pod)
     }
 
@@ -336,19 +336,16 @@ impl Plan<'_> {
         let ip = self
             .ip
             .unwrap_or_else(|| Ipv4Addr::new(10, 77, mesh.addresses.fetch_add(1, Ordering::Relaxed), 2));
-        let pod = mesh
-            .node
-            .pod(&self.name, ip, &mesh.dir.join("pods").join(&self.name));
-        mesh.node.name_host(ip, &format!("{}.pod", self.name));
-        pod
+        mesh.node
+            .pod(&self.name, ip, &mesh.dir.join("pods").join(&self.name))
     }
 
-    fn write_manifest(&self, ip: Ipv4Addr, meshed: bool) {
+    fn write_manifest(&self, pod: &Pod, meshed: bool) {
         let pod = manifest::Pod {
             name: &self.name,
             namespace: &self.namespace,
             account: &self.account,
-            ip,
+            ips: [pod.ip().into(), pod.ip6().into()],
             ports: &self.ports,
             annotations: &self.annotations,
             meshed,
@@ -427,7 +424,10 @@ impl Plan<'_> {
                 "all-unauthenticated".to_owned(),
             ),
             ("LINKERD2_PROXY_INBOUND_PORTS", ports.join(",")),
-            ("LINKERD2_PROXY_INBOUND_IPS", pod.ip().to_string()),
+            (
+                "LINKERD2_PROXY_INBOUND_IPS",
+                format!("{},{}", pod.ip(), pod.ip6()),
+            ),
             ("LINKERD2_PROXY_CONTROL_STREAM_INITIAL_TIMEOUT", "3s".to_owned()),
             ("LINKERD2_PROXY_CONTROL_STREAM_IDLE_TIMEOUT", "5m".to_owned()),
             ("LINKERD2_PROXY_CONTROL_STREAM_LIFETIME", "1h".to_owned()),

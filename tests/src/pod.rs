@@ -1,13 +1,14 @@
 //! A pod: a thread that lives in a network and mount namespace of its own. What it starts lives there too, and ends with it.
 
+use crate::dns::{Dns, RESOLV_CONF};
 use crate::process::Process;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{User, gettid};
 use outrigger_sys::netns;
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -26,10 +27,11 @@ pub const APPS: &str = "/run/outrigger/apps";
 /// How long a connection may take to fail when nobody answers.
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// The machine that pods run on: a bridge in a namespace of its own, their way to each other.
+/// The machine that pods run on: a bridge in a namespace of its own, their way to each other, and DNS.
 #[derive(Debug)]
 pub struct Node {
     pod: Pod,
+    dns: Dns,
     cables: AtomicU32,
 }
 
@@ -48,15 +50,15 @@ type Work = Box<dyn FnOnce() + Send>;
 impl Node {
     /// A node with the bridge 10.77.0.1/16, whose files are in this directory.
     pub fn new(dir: &Path) -> Self {
-        fs::create_dir_all(dir).unwrap();
-        fs::write(dir.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n").unwrap();
         let pod = Pod::in_namespaces("node", Ipv4Addr::new(10, 77, 0, 1), &dir.join("node"));
         pod.sh("ip link set lo up
             ip link add br0 type bridge && ip addr add 10.77.0.1/16 dev br0 && ip link set br0 up
             ip addr add fd77::1/64 dev br0 nodad
             echo 1 >/proc/sys/net/ipv4/ip_forward");
+        let socket = pod.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53))).unwrap();
         Self {
             pod,
+            dns: Dns::serve(socket),
             cables: AtomicU32::new(0),
         }
     }
@@ -64,7 +66,6 @@ impl Node {
     /// A pod with this address on the bridge, and the IPv6 address that ends in the same four bytes.
     pub fn pod(&self, name: &str, ip: Ipv4Addr, dir: &Path) -> Pod {
         let pod = Pod::in_namespaces(name, ip, dir);
-        let [a, b, c, d] = ip.octets();
         let (cable, tid) = (self.cables.fetch_add(1, Ordering::Relaxed), pod.tid);
         self.pod.sh(&format!(
             "ip link add cable{cable} type veth peer name eth0 netns {tid}
@@ -74,17 +75,15 @@ impl Node {
         pod.sh(&format!(
             "ip link set lo up && ip link set eth0 up
             ip addr add {ip}/16 dev eth0 && ip route add default via 10.77.0.1 dev eth0 onlink
-            ip addr add fd77::{a:x}:{b:x}:{c:x}:{d:x}/64 dev eth0 nodad"
+            ip addr add {}/64 dev eth0 nodad",
+            pod.ip6()
         ));
         pod
     }
 
-    /// Gives an address a name, for all pods at once.
-    pub fn name_host(&self, ip: Ipv4Addr, names: &str) {
-        let file = hosts_file(&self.pod.dir);
-        // Written in place: pods see this very file.
-        let mut file = fs::File::options().append(true).open(file).unwrap();
-        writeln!(file, "{ip} {names}").unwrap();
+    /// Gives an address a name that all pods can resolve.
+    pub fn name_host(&self, name: &str, ip: Ipv4Addr) {
+        self.dns.name(name, ip);
     }
 
     /// The node's own namespace: from there everything on the bridge can be reached, and nothing is redirected.
@@ -128,6 +127,12 @@ impl Pod {
     /// The pod's IPv4 address.
     pub fn ip(&self) -> Ipv4Addr {
         self.ip
+    }
+
+    /// The pod's IPv6 address.
+    pub fn ip6(&self) -> Ipv6Addr {
+        let [a, b, c, d] = self.ip.octets().map(u16::from);
+        Ipv6Addr::new(0xfd77, 0, 0, 0, a, b, c, d)
     }
 
     /// The pod's address with a port.
@@ -211,7 +216,7 @@ impl Pod {
 
     /// Listens in the pod, on all addresses.
     pub fn listen(&self, port: u16) -> TcpListener {
-        self.run(move || TcpListener::bind((IpAddr::from([0; 4]), port)))
+        self.run(move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))
             .unwrap_or_else(|error| panic!("pod {} can not listen on {port}: {error}", self.name))
     }
 }
@@ -227,17 +232,21 @@ fn enter_namespaces(home: &Path) -> io::Result<()> {
         fs::create_dir_all(inside)?;
         mount(Some(outside), inside, none, MsFlags::MS_BIND, none)?;
     }
-    let (hosts, resolver) = (hosts_file(home), home.join("resolv.conf"));
-    // Nobody answers there, and at once: names are those of the hosts file.
-    fs::write(&resolver, "nameserver 127.0.0.1\n")?;
-    mount(Some(&resolver), "/etc/resolv.conf", none, MsFlags::MS_BIND, none)?;
-    Ok(mount(Some(&hosts), "/etc/hosts", none, MsFlags::MS_BIND, none)?)
+    for (name, content) in [("hosts", HOSTS), ("resolv.conf", RESOLV_CONF)] {
+        let file = home.join(name);
+        fs::write(&file, content)?;
+        mount(
+            Some(&file),
+            &*format!("/etc/{name}"),
+            none,
+            MsFlags::MS_BIND,
+            none,
+        )?;
+    }
+    Ok(())
 }
 
-/// The names that all pods of a node know, beside their directories: DNS of the poor.
-fn hosts_file(home: &Path) -> PathBuf {
-    home.with_file_name("hosts")
-}
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 
 /// A program that runs as this user, and ends when the thread of its pod ends.
 fn command(user: &str, argv: &[&str]) -> Command {

@@ -126,6 +126,15 @@ fn endpoints_come_and_go_with_no_failed_request() {
 }
 
 #[test]
+fn the_control_plane_ends_when_it_is_told_to() {
+    let mesh = Mesh::start();
+    let client = mesh.pod("client").meshed();
+    let controller = mesh.controller().take().unwrap();
+    assert_eq!(controller.stop().code(), Some(0));
+    assert!(client.is_ready());
+}
+
+#[test]
 fn a_broken_manifest_changes_nothing_until_it_is_mended() {
     let mesh = Mesh::start();
     let server = mesh.pod("server").ports(&[8080]).meshed();

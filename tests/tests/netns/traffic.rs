@@ -259,3 +259,17 @@ fn assert_opened_under_identities(client: &Meshed, server: &Meshed, port: u16) {
         (Metrics::of(server).sum("tcp_open_total", &inbound) == 1.0).then_some(())
     });
 }
+
+#[test]
+fn ipv6_takes_the_same_way() {
+    let (mesh, server, client) = pair(&[8080]);
+    Echo::serve(&server, 8080);
+    let response = http::get(&client, (server.ip6(), 8080).into(), "server", "/", &[]);
+    assert!(response.body.contains(client.identity()), "{response:?}");
+    let stranger = mesh.node().outside();
+    let response = http::get(stranger, (server.ip6(), 8080).into(), "server", "/", &[]);
+    assert!(
+        response.status == 200 && !response.body.contains("l5d-client-id"),
+        "{response:?}"
+    );
+}

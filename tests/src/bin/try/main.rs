@@ -16,6 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Whether everything has been shown, so that Ctrl-C is the expected end.
 static SHOWN: AtomicBool = AtomicBool::new(false);
+/// Whether Ctrl-C has come after that.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     let once = std::env::args().any(|arg| arg == "--once");
@@ -54,14 +56,18 @@ fn show(once: bool) {
     stage.tell_where_to_look();
     SHOWN.store(true, Ordering::Relaxed);
     println!("\nCtrl-C ends it.");
-    loop {
+    while !ENDING.load(Ordering::Relaxed) {
         thread::park();
     }
+    drop(stage);
+    println!("\nEnded.");
 }
 
-/// Ends this process, and with it everything that it started, on SIGINT and SIGTERM, whatever it is doing.
+/// Ends this process, and with it everything that it started, on SIGINT and SIGTERM: at once while it shows something,
+/// tidily after.
 fn end_on_signals() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let main = thread::current();
     thread::spawn(move || {
         let number = runtime.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt()).unwrap();
@@ -71,10 +77,11 @@ fn end_on_signals() {
                 _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
             }
         });
-        println!("\nEnded.");
-        exit(match SHOWN.load(Ordering::Relaxed) {
-            true => 0,
-            false => 128 + number,
-        });
+        if !SHOWN.load(Ordering::Relaxed) {
+            println!("\nEnded.");
+            exit(128 + number);
+        }
+        ENDING.store(true, Ordering::Relaxed);
+        main.unpark();
     });
 }

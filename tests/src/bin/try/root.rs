@@ -22,7 +22,7 @@ pub(crate) fn become_root() -> Result<(), String> {
     if Uid::effective().is_root() {
         return Ok(());
     }
-    let refusal = "This makes network namespaces, so it needs root. Run: sudo make try";
+    let refusal = "This makes network namespaces, so it needs root: sudo -E env \"PATH=$PATH\" make try";
     let maps = ["newuidmap", "newgidmap"]
         .iter()
         .all(|program| is_installed(program));

@@ -2,7 +2,7 @@
 
 use crate::root::rootless;
 use outrigger_e2e::app;
-use outrigger_e2e::manifest::names;
+use outrigger_e2e::manifest;
 use outrigger_e2e::mesh::{CONTROL_PLANE, Mesh, Meshed};
 use outrigger_e2e::pod::Pod;
 use outrigger_e2e::process::Process;
@@ -35,7 +35,7 @@ impl Stage {
         );
         for (service, last) in [("web", 10), ("greeter", 11), ("mariadb", 12)] {
             mesh.node()
-                .name_host(Ipv4Addr::new(10, 96, 0, last), &names(service, "demo"));
+                .name_host(&manifest::name(service, "demo"), Ipv4Addr::new(10, 96, 0, last));
         }
         let ip = Ipv4Addr::new(10, 77, 2, 2);
         let server = timed(
@@ -96,16 +96,35 @@ impl Stage {
         }
         let here = env::current_dir().unwrap_or_default();
         let dir = dir.strip_prefix(&here).unwrap_or(&dir).display().to_string();
+        println!("\nWhere to look next");
+        for (command, what) in [
+            (
+                "client curl http://web/",
+                "any command as an application of pod client; also: server, node",
+            ),
+            (
+                "client curl http://localhost:4191/metrics",
+                "what its proxy counted (also /ready, /live)",
+            ),
+            (
+                "node curl http://10.77.0.2:9990/metrics",
+                "what the control plane counted",
+            ),
+            (
+                "node tcpdump -ni br0 -A port 4143",
+                "what passes between the pods",
+            ),
+            (
+                "server iptables-nft-save -t nat",
+                "the rules that brought it there",
+            ),
+            ("pods/*/*.log", "what everybody has to say"),
+        ] {
+            println!("  {:53}  {what}", format!("{dir}/{command}"));
+        }
         println!(
-            "
-Where to look next
-  {dir}/client curl http://web/                    any command as an application of pod client; also: server, node
-  {dir}/client curl http://localhost:4191/metrics  what its proxy counted (also /ready, /live)
-  {dir}/node curl http://10.77.0.2:9990/metrics    what the control plane counted
-  {dir}/node tcpdump -ni br0 -A port 4143          what passes between the pods
-  {dir}/server iptables-nft-save -t nat            the rules that brought it there
-  {dir}/pods/*/*.log                               what everybody has to say
-  examples/mesh/*.yaml                             edit these: the control plane reads them again at once"
+            "  {:53}  edit these: the control plane reads them again at once",
+            "examples/mesh/*.yaml"
         );
     }
 }
