@@ -71,7 +71,7 @@ pub struct Flags {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub simulate: String,
 
-    /// Do all of it in the network namespace behind this path (/run/netns/<name>, /proc/<pid>/ns/net)
+    /// Do all of it in the network namespace behind this path, such as /run/netns/web or /proc/42/ns/net
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub netns: String,
 
