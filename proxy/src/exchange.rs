@@ -11,7 +11,7 @@ use crate::balance::endpoint::Picked;
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::{Body, End, Track, Tracked};
 use crate::http::headers;
-use crate::net::detect::Seen;
+use crate::net::detect::first::First;
 use crate::net::detect::http::Preface;
 use crate::net::io::Meter;
 use crate::telemetry::handles::Handles;
@@ -194,14 +194,15 @@ pub fn h2_reason(error: &(dyn std::error::Error + 'static)) -> Option<h2::Reason
     None
 }
 
-/// What came of looking at a connection's first bytes, for the metrics of both directions.
-pub fn detected(seen: &std::io::Result<Seen<Preface>>) -> DetectResult {
-    match seen {
-        Ok(Seen::Decided(Preface::Http1)) => DetectResult::Http1,
-        Ok(Seen::Decided(Preface::Http2)) => DetectResult::Http2,
-        Ok(Seen::Decided(_)) => DetectResult::NotHttp,
-        Ok(Seen::TimedOut | Seen::Ended) => DetectResult::ReadTimeout,
-        Err(_) => DetectResult::Error,
+/// What came of looking at a connection's first bytes, for the metrics of both directions. `None`: there were none.
+pub fn detected<K>(first: &First<Preface, K>) -> Option<DetectResult> {
+    match first {
+        First::Client(Preface::Http1, _) => Some(DetectResult::Http1),
+        First::Client(Preface::Http2, _) => Some(DetectResult::Http2),
+        First::Client(..) => Some(DetectResult::NotHttp),
+        First::Server(..) => Some(DetectResult::ServerFirst),
+        First::Nobody(_) => Some(DetectResult::ReadTimeout),
+        First::Ended => None,
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Outbound {
     pub connect: Connect,
     /// How long to wait for the first bytes before calling a connection opaque.
     pub detect_timeout: Duration,
+    /// Silence of a client after which the server may be the one that speaks first.
+    pub server_first_after: Duration,
     /// Requests that wait for an endpoint.
     pub http_queue: Queue,
     /// Connections that wait for an endpoint.
@@ -51,6 +53,8 @@ pub struct Inbound {
     pub connect: Connect,
     /// How long to wait for the first bytes, of TLS and then of the protocol, before calling a connection opaque.
     pub detect_timeout: Duration,
+    /// Silence of a client after which the server may be the one that speaks first.
+    pub server_first_after: Duration,
     /// Requests that wait for the application.
     pub http_queue: Queue,
     /// Requests in flight; more are shed.
@@ -80,6 +84,7 @@ pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
         accept: socket::outbound_accept(r),
         connect: socket::outbound_connect(r),
         detect_timeout: r.read(&vars::OUTBOUND_DETECT_TIMEOUT),
+        server_first_after: r.read(&vars::OUTBOUND_SERVER_FIRST_AFTER),
         http_queue: Queue {
             capacity: r.read(&vars::OUTBOUND_HTTP_QUEUE_CAPACITY),
             fail_fast: r.read(&vars::OUTBOUND_HTTP_FAILFAST_TIMEOUT),
@@ -108,6 +113,7 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         accept: socket::inbound_accept(r),
         connect: socket::inbound_connect(r),
         detect_timeout: r.read(&vars::INBOUND_DETECT_TIMEOUT),
+        server_first_after: r.read(&vars::INBOUND_SERVER_FIRST_AFTER),
         http_queue: Queue {
             capacity: r.read(&vars::INBOUND_HTTP_QUEUE_CAPACITY),
             fail_fast: r.read(&vars::INBOUND_HTTP_FAILFAST_TIMEOUT),

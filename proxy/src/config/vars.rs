@@ -127,6 +127,12 @@ vars! {
         INBOUND_DETECT_TIMEOUT: Duration = "10s";
         /// How long to wait for the first bytes of a connection from the application before calling it opaque.
         OUTBOUND_DETECT_TIMEOUT: Duration = "10s";
+        /// How long a client from the mesh may say nothing before the application is dialled, in case that it is the
+        /// one that speaks first. Linkerd's proxy has no such variable: it waits for `INBOUND_DETECT_TIMEOUT`.
+        INBOUND_SERVER_FIRST_AFTER: Duration = "50ms";
+        /// How long the application may say nothing before the server is dialled, in case that it is the one that
+        /// speaks first. Linkerd's proxy has no such variable: it waits for `OUTBOUND_DETECT_TIMEOUT`.
+        OUTBOUND_SERVER_FIRST_AFTER: Duration = "50ms";
         /// How long a connection to the application may take.
         INBOUND_CONNECT_TIMEOUT: Duration = "300ms";
         /// How long a connection to another pod may take, TLS included.

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrigger_policy::authz::ClientTls;
-use outrigger_policy::inbound::InboundPolicy;
 
-use crate::live::Live;
+use crate::inbound::port::Port;
 use crate::telemetry::labels::TlsAccept;
 
 /// A connection whose TLS has been dealt with.
@@ -20,6 +19,6 @@ pub(super) struct Arrival {
     pub(super) tls: ClientTls,
     /// The same, for metric labels.
     pub(super) labels: TlsAccept,
-    /// What the port is under.
-    pub(super) policy: Arc<Live<InboundPolicy>>,
+    /// The port that it is for.
+    pub(super) port: Arc<Port>,
 }

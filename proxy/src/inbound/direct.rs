@@ -74,7 +74,7 @@ pub(super) async fn accept(
             client_id: Some(client_id.clone()),
         },
         tls: ClientTls::Terminated(Some(client_id)),
-        policy: inbound.policy(port),
+        port: inbound.port(port),
     };
     let io = io.metered(inbound.report.accepted(&arrival));
     Ok(Some((arrival, io, header.session)))

@@ -113,7 +113,7 @@ fn identify(request: &mut Request<Body>, client_id: Option<&HeaderValue>) {
 /// Finds the request's route, and whether the client may take it, by the policy as it is now.
 fn admit(connection: &Connection, request: &Request<Body>, exchange: &mut Exchange) -> Result<(), Fault> {
     let (arrival, report) = (&connection.arrival, &connection.inbound.report);
-    let policy = arrival.policy.get();
+    let policy = arrival.port.policy.get();
     let head = Head {
         host: headers::authority(request),
         method: request.method(),
@@ -170,9 +170,12 @@ fn refuse(
     asked: Asked,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     let Arrival {
-        client, dst, policy, ..
+        client, dst, port, ..
     } = &connection.arrival;
-    connection.inbound.report.http_error(*dst, &policy.get(), &fault);
+    connection
+        .inbound
+        .report
+        .http_error(*dst, &port.policy.get(), &fault);
     let reset = fault
         .source
         .as_deref()

@@ -13,7 +13,7 @@ use crate::inbound::arrival::Arrival;
 use crate::inbound::metrics::{
     self, Client, Detected, HttpAllow, HttpDeny, HttpError, Metrics, TcpAllow, TcpError,
 };
-use crate::net::detect::Seen;
+use crate::net::detect::first::First;
 use crate::net::detect::http::Preface;
 use crate::net::header::{Session, TransportHeader};
 use crate::net::io::Meter;
@@ -61,7 +61,7 @@ pub(super) struct Detection<'a> {
 impl Report {
     /// Counts a client's connection.
     pub(super) fn accepted(&self, arrival: &Arrival) -> Arc<dyn Meter> {
-        let client = client(arrival, &arrival.policy.get());
+        let client = client(arrival, &arrival.port.policy.get());
         let labels = TransportLabels::InboundAccept {
             target: client.target,
             tls: client.tls,
@@ -223,18 +223,17 @@ impl Resolved {
 
 impl Detection<'_> {
     /// Records what came of it.
-    pub(super) fn finish(self, seen: &std::io::Result<Seen<Preface>>) {
-        if matches!(seen, Ok(Seen::Ended)) {
-            return;
-        }
+    pub(super) fn finish<K>(self, first: &First<Preface, K>) {
+        let Some(result) = detected(first) else { return };
+        let seconds = self.started.elapsed().as_secs_f64();
         self.metrics
             .detect_seconds
             .handle(self.srv.clone())
-            .observe(self.started.elapsed().as_secs_f64());
+            .observe(seconds);
         self.metrics
             .detect_results
             .handle(Detected {
-                result: detected(seen),
+                result,
                 srv: self.srv,
             })
             .inc();

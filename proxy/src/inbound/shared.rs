@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use outrigger_policy::inbound::InboundPolicy;
 use tokio::time::Instant;
 
 use crate::cache::Cache;
@@ -11,6 +10,7 @@ use crate::control::Discovery;
 use crate::drain::Drain;
 use crate::exchange::Limit;
 use crate::inbound::local::Local;
+use crate::inbound::port::Port;
 use crate::inbound::report::Report;
 use crate::live::Live;
 use crate::tls::Credentials;
@@ -24,9 +24,9 @@ pub struct Inbound {
     pub(crate) config: config::Inbound,
     pub(crate) discovery: Discovery,
     pub(crate) credentials: Live<Credentials>,
-    pub(crate) ports: Cache<u16, Live<InboundPolicy>>,
+    pub(crate) ports: Cache<u16, Port>,
     /// Ports that are watched for ever.
-    eager: Vec<Arc<Live<InboundPolicy>>>,
+    eager: Vec<Arc<Port>>,
     pub(crate) local: Local,
     pub(crate) limit: Limit,
     pub(crate) report: Report,
@@ -46,7 +46,7 @@ impl Inbound {
         let eager = config
             .ports
             .iter()
-            .map(|port| ports.get_or(&port, || discovery.inbound(port)))
+            .map(|port| ports.get_or(&port, || Port::new(discovery.inbound(port))))
             .collect();
         Arc::new(Self {
             eager,
@@ -74,8 +74,9 @@ impl Inbound {
         self.eager.len()
     }
 
-    /// The policy of a port: the configured default until the control plane has answered.
-    pub(super) fn policy(&self, port: u16) -> Arc<Live<InboundPolicy>> {
-        self.ports.get_or(&port, || self.discovery.inbound(port))
+    /// A port; its policy is the configured default until the control plane has answered.
+    pub(super) fn port(&self, port: u16) -> Arc<Port> {
+        self.ports
+            .get_or(&port, || Port::new(self.discovery.inbound(port)))
     }
 }

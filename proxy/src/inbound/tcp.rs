@@ -7,23 +7,35 @@ use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
 
 use crate::error::{Fault, Kind, Side};
 use crate::inbound::arrival::Arrival;
+use crate::inbound::port::may_dial_early;
 use crate::inbound::shared::Inbound;
 use crate::live::Live;
 use crate::net::copy;
 use crate::net::io::Io;
 
-/// Passes bytes on for as long as the policy permits it.
-pub(super) async fn forward(inbound: &Arc<Inbound>, arrival: Arrival, mut io: Io) -> Result<(), Fault> {
-    let mut policy = (*arrival.policy).clone();
+/// Passes bytes on to the application for as long as the policy permits it.
+pub(super) async fn forward(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
+    // Nobody is dialled for a client that may not connect.
+    if let Err(deny) = permit(&arrival.port.policy.get(), &arrival) {
+        return refused(inbound, &arrival, deny);
+    }
+    let app = dial(inbound, &arrival).await?;
+    join(inbound, arrival, io, app).await
+}
+
+/// Passes bytes on between two connections for as long as the policy permits it.
+pub(super) async fn join(
+    inbound: &Arc<Inbound>,
+    arrival: Arrival,
+    mut io: Io,
+    mut app: Io,
+) -> Result<(), Fault> {
+    let mut policy = arrival.port.policy.clone();
     let current = policy.get_and_mark_seen();
     match permit(&current, &arrival) {
         Ok(permit) => inbound.report.tcp_allowed(&arrival, &current, permit.by),
-        Err(Deny) => {
-            inbound.report.tcp_denied(&arrival, &current);
-            return Err(denied(&current));
-        }
+        Err(deny) => return refused(inbound, &arrival, deny),
     }
-    let mut app = inbound.local.pool(arrival.dst)?.dial().connect(None).await?;
     tokio::select! {
         copied = copy::both_ways(&mut io, &mut app) => {
             if let Err(error) = copied {
@@ -36,6 +48,29 @@ pub(super) async fn forward(inbound: &Arc<Inbound>, arrival: Arrival, mut io: Io
             Err(denied(&revoked))
         }
     }
+}
+
+/// Opens a connection to the application before the client has spoken, where its policy leaves nothing to decide by
+/// what it will say.
+pub(super) async fn dial_early(
+    inbound: &Inbound,
+    arrival: &Arrival,
+    policy: &InboundPolicy,
+) -> Result<(Io, ()), Fault> {
+    if !may_dial_early(policy) || permit(policy, arrival).is_err() {
+        return Err(denied(policy));
+    }
+    Ok((dial(inbound, arrival).await?, ()))
+}
+
+async fn dial(inbound: &Inbound, arrival: &Arrival) -> Result<Io, Fault> {
+    Box::pin(inbound.local.pool(arrival.dst)?.dial().connect(None)).await
+}
+
+fn refused<T>(inbound: &Inbound, arrival: &Arrival, _deny: Deny) -> Result<T, Fault> {
+    let policy = arrival.port.policy.get();
+    inbound.report.tcp_denied(arrival, &policy);
+    Err(denied(&policy))
 }
 
 /// Waits for a policy that no longer permits the connection.

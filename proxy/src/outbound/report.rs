@@ -9,7 +9,7 @@ use outrigger_policy::name::ResourceRef;
 
 use crate::error::Fault;
 use crate::exchange::detected;
-use crate::net::detect::Seen;
+use crate::net::detect::first::First;
 use crate::net::detect::http::Preface;
 use crate::net::io::Meter;
 use crate::outbound::metrics::{self, Detected, HttpError, Metrics, Protocol, TcpError};
@@ -119,18 +119,17 @@ impl Report {
 
 impl Detection<'_> {
     /// Records what came of it.
-    pub(super) fn finish(self, seen: &std::io::Result<Seen<Preface>>) {
-        if matches!(seen, Ok(Seen::Ended)) {
-            return;
-        }
+    pub(super) fn finish<K>(self, first: &First<Preface, K>) {
+        let Some(result) = detected(first) else { return };
+        let seconds = self.started.elapsed().as_secs_f64();
         self.metrics
             .detect_seconds
             .handle(self.parent.clone())
-            .observe(self.started.elapsed().as_secs_f64());
+            .observe(seconds);
         self.metrics
             .detect_results
             .handle(Detected {
-                result: detected(seen),
+                result,
                 parent: self.parent,
             })
             .inc();

@@ -27,6 +27,7 @@ use crate::http::client::Windows;
 use crate::http::pool::{Pool, Settings};
 use crate::live::{Live, Publisher};
 use crate::net::connect::Options;
+use crate::net::detect::first::Hint;
 use crate::net::io::Meter;
 use crate::outbound::report::{Reached, Report};
 use crate::tls::Credentials;
@@ -43,6 +44,7 @@ const LOOPBACK: &str = "Outbound proxy cannot initiate connections on the loopba
 pub struct Target {
     dialled: SocketAddr,
     router: Live<Router>,
+    hint: Arc<Hint>,
     accepted: Arc<dyn Meter>,
 }
 
@@ -121,11 +123,13 @@ impl Target {
     /// Makes a policy live, and keeps it so for as long as the target is held.
     pub fn new(dialled: SocketAddr, mut policy: Live<OutboundPolicy>, builder: &Arc<Builder>) -> Self {
         let (publisher, router) = Live::new(builder.router(&policy.get_and_mark_seen()));
-        let rebuilding = rebuild(policy, publisher, builder.clone());
+        let hint = Arc::new(Hint::default());
+        let rebuilding = rebuild(policy, publisher, hint.clone(), builder.clone());
         builder.control.spawn(rebuilding);
         Self {
             dialled,
             router,
+            hint,
             accepted: builder.report.accepted(dialled),
         }
     }
@@ -140,6 +144,11 @@ impl Target {
         self.router.get()
     }
 
+    /// Whether the server there was seen to speak first.
+    pub(super) fn hint(&self) -> &Hint {
+        &self.hint
+    }
+
     /// Counts a connection from the application.
     pub fn accepted(&self) -> Arc<dyn Meter> {
         self.accepted.clone()
@@ -147,11 +156,19 @@ impl Target {
 }
 
 /// Follows a policy's changes until nobody holds the router.
-async fn rebuild(mut policy: Live<OutboundPolicy>, publisher: Publisher<Router>, builder: Arc<Builder>) {
+async fn rebuild(
+    mut policy: Live<OutboundPolicy>,
+    publisher: Publisher<Router>,
+    hint: Arc<Hint>,
+    builder: Arc<Builder>,
+) {
     loop {
         tokio::select! {
             changed = policy.changed() => match changed {
-                Ok(policy) => publisher.set(builder.router(&policy)),
+                Ok(policy) => {
+                    hint.forget();
+                    publisher.set(builder.router(&policy));
+                }
                 // The last policy stays; its backends must not be forgotten while the target is in use.
                 Err(_ended) => return publisher.unused().await,
             },

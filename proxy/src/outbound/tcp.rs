@@ -18,9 +18,18 @@ use crate::outbound::router::Opaque;
 const MAX_ENDPOINTS: usize = 3;
 
 /// Passes a connection's bytes on by an opaque route.
-pub(super) async fn opaque(mut io: Io, route: &Opaque) -> Result<(), Fault> {
-    // The endpoint carries the connection as load until it ends.
-    let (mut server, _picked) = connect(route.balancer()?).await?;
+pub(super) async fn opaque(io: Io, route: &Opaque) -> Result<(), Fault> {
+    let (server, picked) = dial(route).await?;
+    join(io, server, picked).await
+}
+
+/// Opens a connection to where an opaque route leads.
+pub(super) async fn dial(route: &Opaque) -> Result<(Io, Picked), Fault> {
+    connect(route.balancer()?).await
+}
+
+/// Passes bytes on between two connections. The endpoint carries them as load until they end.
+pub(super) async fn join(mut io: Io, mut server: Io, _picked: Picked) -> Result<(), Fault> {
     if let Err(error) = copy::both_ways(&mut io, &mut server).await {
         tracing::debug!(%error, "an opaque connection ended early");
     }

@@ -113,6 +113,8 @@ pub enum DetectResult {
     NotHttp,
     /// Too little, for too long.
     ReadTimeout,
+    /// Nothing: the server spoke first.
+    ServerFirst,
     /// Reading failed.
     Error,
 }
@@ -277,6 +279,7 @@ impl EncodeLabels for DetectResult {
             Self::Http2 => "http/2",
             Self::NotHttp => "not_http",
             Self::ReadTimeout => "read_timeout",
+            Self::ServerFirst => "server_first",
             Self::Error => "error",
         };
         out.label("result", result);
