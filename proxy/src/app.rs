@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::admin::{self, Admin, Condition, Readiness};
-use crate::config::Config;
+use crate::admin::{self, Admin, Condition, Environment, Readiness};
+use crate::config::{self, Config};
 use crate::control::{self, Discovery, identity};
 use crate::drain::{self, Drain, Drainer};
 use crate::inbound::shared::Inbound;
@@ -19,10 +20,12 @@ use crate::net::listen::{self, OriginalDst};
 use crate::outbound::router::Builder;
 use crate::outbound::shared::Outbound;
 use crate::telemetry::http::HttpMetrics;
+use crate::telemetry::log::Level;
 use crate::telemetry::process::ProcessMetrics;
 use crate::telemetry::registry::Registry;
+use crate::telemetry::runtime;
 use crate::telemetry::transport::TransportMetrics;
-use crate::tls::Credentials;
+use crate::tls::{self, Credentials};
 use crate::{inbound, outbound};
 
 /// How often unused destinations, ports and pools are looked for.
@@ -35,6 +38,11 @@ pub struct App {
     inbound_listener: TcpListener,
     outbound: Arc<Outbound>,
     outbound_listeners: Vec<TcpListener>,
+    admin: Admin,
+    admin_listener: TcpListener,
+    control: Handle,
+    /// Resolves when `POST /shutdown` asks for the end.
+    asked_to_end: mpsc::Receiver<()>,
     credentials: Live<Credentials>,
     original_dst: OriginalDst,
     serving: Condition,
@@ -53,6 +61,40 @@ pub struct Addrs {
     pub outbound: Vec<SocketAddr>,
     /// Probes and metrics.
     pub admin: SocketAddr,
+}
+
+/// Every family that this proxy prints, registered in the order of the page.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// The process.
+    pub process: ProcessMetrics,
+    /// The control plane.
+    pub control: control::Metrics,
+    /// Requests of both directions.
+    pub http: HttpMetrics,
+    /// Connections of both directions.
+    pub transport: TransportMetrics,
+    /// What only traffic to the application has.
+    pub inbound: inbound::metrics::Metrics,
+    /// What only traffic from the application has.
+    pub outbound: outbound::metrics::Metrics,
+}
+
+impl Metrics {
+    /// Registers all. `traffic` is the runtime that carries the traffic.
+    pub fn register(registry: &mut Registry, traffic: &Handle) -> Self {
+        let process = ProcessMetrics::register(registry);
+        runtime::register(registry, traffic);
+        tls::info::register(registry);
+        Self {
+            process,
+            control: control::Metrics::register(registry),
+            http: HttpMetrics::register(registry),
+            transport: TransportMetrics::register(registry),
+            inbound: inbound::metrics::Metrics::register(registry),
+            outbound: outbound::metrics::Metrics::register(registry),
+        }
+    }
 }
 
 /// Why the proxy could not be built.
@@ -82,27 +124,22 @@ impl App {
     /// Traffic is served on the runtime that polls [`run`](Self::run); call this there too.
     pub fn new(config: Config, original_dst: OriginalDst, control: &Handle) -> Result<Self, Error> {
         let mut registry = Registry::new(config.process.metrics_retain_idle);
-        ProcessMetrics::register(&mut registry).count_panics();
-        let control_metrics = control::Metrics::register(&mut registry);
-        let (http, transport) = (
-            HttpMetrics::register(&mut registry),
-            TransportMetrics::register(&mut registry),
-        );
-        let (inbound_http, inbound_transport) = (http.clone(), transport.clone());
+        let metrics = Metrics::register(&mut registry, &Handle::current());
+        metrics.process.count_panics();
         let inbound_report = inbound::report::Report {
-            metrics: inbound::metrics::Metrics::register(&mut registry),
-            http: inbound_http,
-            transport: inbound_transport,
+            metrics: metrics.inbound,
+            http: metrics.http.clone(),
+            transport: metrics.transport.clone(),
         };
         let outbound_report = outbound::report::Report {
-            metrics: outbound::metrics::Metrics::register(&mut registry),
-            http,
-            transport,
+            metrics: metrics.outbound,
+            http: metrics.http,
+            transport: metrics.transport,
         };
 
         let http2 = &config.outbound.http2_client;
-        let credentials = identity::start(&config.identity, http2, &control_metrics, control)?;
-        let discovery = Discovery::start(&config.control, &credentials, &control_metrics, control)?;
+        let credentials = identity::start(&config.identity, http2, &metrics.control, control)?;
+        let discovery = Discovery::start(&config.control, &credentials, &metrics.control, control)?;
         let (drainer, drain) = drain::channel();
 
         let inbound_listener = bind(config.inbound.listen, &config.inbound.accept)?;
@@ -112,7 +149,11 @@ impl App {
             .iter()
             .map(|addr| bind(*addr, &config.outbound.accept))
             .collect::<Result<Vec<_>, _>>()?;
-        let admin_listener = bind(config.admin.listen, &config.admin.accept)?;
+        let admin_listener = {
+            // The admin server runs beside the traffic, never in its way.
+            let _control = control.enter();
+            bind(config.admin.listen, &config.admin.accept)?
+        };
         let addrs = addrs(&inbound_listener, &outbound_listeners, &admin_listener)
             .map_err(|error| Error::Listen(config.admin.listen, error))?;
 
@@ -142,12 +183,23 @@ impl App {
         let serving = readiness.condition("listeners", "not accepting connections");
         control.spawn(show_certificate(credentials.clone(), certified));
         control.spawn(sweep(Arc::downgrade(&inbound), Arc::downgrade(&outbound)));
-        serve_admin(admin_listener, Admin { registry, readiness }, control)?;
+        let (end, asked_to_end) = mpsc::channel(1);
+        let admin = Admin {
+            registry,
+            readiness,
+            environment: Environment::new(config::env::all()),
+            level: None,
+            shutdown: config.admin.shutdown_endpoint.then_some(end),
+        };
         Ok(Self {
             inbound,
             inbound_listener,
             outbound,
             outbound_listeners,
+            admin,
+            admin_listener,
+            control: control.clone(),
+            asked_to_end,
             credentials,
             original_dst,
             serving,
@@ -157,9 +209,22 @@ impl App {
         })
     }
 
-    /// Serves from the first certificate on, until `shutdown` resolves and everything has drained.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let mut shutdown = std::pin::pin!(shutdown);
+    /// Lets the admin server change this log filter.
+    #[must_use]
+    pub fn with_log_level(mut self, level: Option<Level>) -> Self {
+        self.admin.level = level;
+        self
+    }
+
+    /// Serves from the first certificate on, until `shutdown` resolves or the admin server is asked for the end, and
+    /// everything has drained. The admin server answers at once, and until the process ends.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        self.control.spawn(serve_admin(
+            self.admin_listener,
+            self.admin,
+            self.credentials.clone(),
+        ));
+        let mut shutdown = std::pin::pin!(either(shutdown, &mut self.asked_to_end));
         tokio::select! {
             () = shutdown.as_mut() => return,
             certified = identity::certified(&self.credentials) => if certified.is_err() {
@@ -201,7 +266,7 @@ async fn drain(drainer: Drainer, grace_period: Duration) {
     }
 }
 
-fn bind(addr: SocketAddr, accept: &crate::config::Accept) -> Result<TcpListener, Error> {
+fn bind(addr: SocketAddr, accept: &config::Accept) -> Result<TcpListener, Error> {
     listen::bind(addr, accept).map_err(|error| Error::Listen(addr, error))
 }
 
@@ -216,19 +281,19 @@ fn addrs(inbound: &TcpListener, outbound: &[TcpListener], admin: &TcpListener) -
     })
 }
 
-/// The admin server runs beside the traffic, never in its way.
-fn serve_admin(listener: TcpListener, admin: Admin, control: &Handle) -> Result<(), Error> {
-    let failed = |error| Error::Listen(SocketAddr::from(([0, 0, 0, 0], 0)), error);
-    let listener = listener.into_std().map_err(failed)?;
-    let _control = control.enter();
-    let listener = TcpListener::from_std(listener).map_err(failed)?;
-    // It answers until the process ends: nobody ever drains it.
+/// Resolves at a signal, or when the admin server is asked for the end.
+async fn either(signal: impl Future<Output = ()>, asked: &mut mpsc::Receiver<()>) {
+    tokio::select! {
+        () = signal => {}
+        Some(()) = asked.recv() => tracing::info!("received POST /shutdown, starting shutdown"),
+    }
+}
+
+/// It answers until the process ends: nobody ever drains it.
+async fn serve_admin(listener: TcpListener, admin: Admin, credentials: Live<Credentials>) {
     let (drainer, drain): (Drainer, Drain) = drain::channel();
-    control.spawn(async move {
-        admin::serve(listener, Arc::new(admin), drain).await;
-        drop(drainer);
-    });
-    Ok(())
+    admin::serve(listener, Arc::new(admin), credentials, drain).await;
+    drop(drainer);
 }
 
 /// Ready while there is a certificate, and it is valid.

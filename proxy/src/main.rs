@@ -9,7 +9,8 @@ use outrigger_proxy::app::{App, Error};
 use outrigger_proxy::config::{self, Config, vars};
 use outrigger_proxy::error::chain;
 use outrigger_proxy::net::listen::OriginalDst;
-use outrigger_proxy::telemetry::{log, process};
+use outrigger_proxy::telemetry::log::{self, Level};
+use outrigger_proxy::telemetry::process;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,13 +25,16 @@ fn main() -> ExitCode {
         print!("{}", vars::help());
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = log::start(&config::log_from_env(&config::env::process)) {
-        eprintln!("Invalid logging configuration: {error}");
-        return ExitCode::from(USAGE);
-    }
+    let level = match log::start(&config::log_from_env(&config::env::process)) {
+        Ok(level) => level,
+        Err(error) => {
+            eprintln!("Invalid logging configuration: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
     log::banner(&process::BUILD);
     match configured() {
-        Ok(config) => match run(config) {
+        Ok(config) => match run(config, level) {
             Ok(()) => ExitCode::SUCCESS,
             Err(code) => code,
         },
@@ -58,7 +62,7 @@ fn configured() -> Result<Config, ExitCode> {
 }
 
 /// Runs the proxy on two runtimes: one for traffic, one thread for all else, so that neither waits for the other.
-fn run(config: Config) -> Result<(), ExitCode> {
+fn run(config: Config, level: Option<Level>) -> Result<(), ExitCode> {
     let failed = |error: &dyn std::error::Error| {
         eprintln!("Initialization failure: {error}");
         ExitCode::FAILURE
@@ -74,7 +78,7 @@ fn run(config: Config) -> Result<(), ExitCode> {
         .name("admin".to_owned())
         .spawn(move || control.block_on(std::future::pending::<()>()))
         .map_err(|error| failed(&error))?;
-    traffic.block_on(serve(config, &handle)).map_err(|error| {
+    traffic.block_on(serve(config, level, &handle)).map_err(|error| {
         eprintln!("Initialization failure: {}", chain(&error));
         if error.is_configuration() {
             ExitCode::from(USAGE)
@@ -86,8 +90,8 @@ fn run(config: Config) -> Result<(), ExitCode> {
     Ok(())
 }
 
-async fn serve(config: Config, control: &Handle) -> Result<(), Error> {
-    let app = App::new(config, OriginalDst::Kernel, control)?;
+async fn serve(config: Config, level: Option<Level>, control: &Handle) -> Result<(), Error> {
+    let app = App::new(config, OriginalDst::Kernel, control)?.with_log_level(level);
     app.run(shutdown()).await;
     Ok(())
 }

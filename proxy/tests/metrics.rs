@@ -9,42 +9,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outrigger_policy::name::{Identity, ResourceRef};
-use outrigger_proxy::telemetry::Registry;
+use outrigger_proxy::app;
+use outrigger_proxy::outbound;
 use outrigger_proxy::telemetry::handles::Handles;
-use outrigger_proxy::telemetry::http::{EndpointLabels, HttpMetrics, Outcome};
+use outrigger_proxy::telemetry::http::{EndpointLabels, Outcome};
 use outrigger_proxy::telemetry::labels::{
     Authz, DetectResult, Dst, NoTls, Parent, Route, Srv, Target, TlsAccept, TlsConnect,
 };
-use outrigger_proxy::telemetry::process::ProcessMetrics;
-use outrigger_proxy::telemetry::transport::{TransportLabels, TransportMetrics};
-use outrigger_proxy::{control, inbound, outbound};
+use outrigger_proxy::telemetry::transport::TransportLabels;
+use outrigger_proxy::telemetry::{Format, Registry};
 
-/// Every family, in the order of `App::new`.
+/// Every family.
 struct All {
     registry: Registry,
-    http: HttpMetrics,
-    transport: TransportMetrics,
-    inbound: inbound::metrics::Metrics,
-    outbound: outbound::metrics::Metrics,
+    metrics: app::Metrics,
 }
 
 impl All {
     fn register() -> Self {
         let mut registry = Registry::new(Duration::from_secs(600));
-        let _process = ProcessMetrics::register(&mut registry);
-        let _control = control::Metrics::register(&mut registry);
-        Self {
-            http: HttpMetrics::register(&mut registry),
-            transport: TransportMetrics::register(&mut registry),
-            inbound: inbound::metrics::Metrics::register(&mut registry),
-            outbound: outbound::metrics::Metrics::register(&mut registry),
-            registry,
-        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let metrics = app::Metrics::register(&mut registry, runtime.handle());
+        Self { registry, metrics }
     }
 
     /// What a proxy prints that has carried one request each way, from and to hostile names.
-    fn after_traffic() -> String {
-        let all = Self::register();
+    fn after_traffic(format: Format) -> String {
+        let Self { registry, metrics } = Self::register();
         let target = Target("[2001:db8::1]:8080".parse().unwrap());
         let meta = Arc::new(ResourceRef::of_default("a \"quoted\" \\ name\nwith a line break"));
         let (srv, parent) = (
@@ -79,7 +70,7 @@ impl All {
             authz,
         };
         for endpoint in [sent.clone(), received] {
-            let handles = Handles::new(&all.http, endpoint);
+            let handles = Handles::new(&metrics.http, endpoint);
             handles.request();
             handles.latency(200, Duration::from_millis(7));
             let reset = Outcome {
@@ -108,25 +99,25 @@ impl All {
             TransportLabels::InboundConnect,
             TransportLabels::OutboundAccept { target },
         ] {
-            let connection = all.transport.handle(labels);
+            let connection = metrics.transport.handle(labels);
             connection.opened();
             connection.closed(Some(104));
         }
-        all.inbound.detect_seconds.handle(srv).observe(0.05);
+        metrics.inbound.detect_seconds.handle(srv).observe(0.05);
         let result = DetectResult::Http1;
-        all.outbound
+        metrics
+            .outbound
             .detect_results
             .handle(outbound::metrics::Detected { result, parent })
             .inc();
-        all.registry.encode(Instant::now())
+        registry.encode_as(format, Instant::now())
     }
 }
 
 #[test]
 fn prometheus_can_read_what_is_printed() {
-    let text = All::after_traffic();
-    // For `promtool check metrics`, and for curiosity.
-    fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics.txt"), &text).unwrap();
+    let text = All::after_traffic(Format::Classic);
+    keep("metrics.txt", &text);
     let mut kinds = BTreeMap::new();
     let mut series = BTreeSet::new();
     for line in text.lines() {
@@ -157,6 +148,53 @@ fn prometheus_can_read_what_is_printed() {
         );
     }
     assert!(series.len() > 50, "{text}");
+}
+
+/// For `promtool check metrics` and other readers, and for curiosity.
+fn keep(name: &str, text: &str) {
+    fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name), text).unwrap();
+}
+
+#[test]
+fn openmetrics_readers_find_each_sample_under_the_family_that_was_announced() {
+    let text = All::after_traffic(Format::OpenMetrics);
+    keep("metrics.openmetrics.txt", &text);
+    let text = text.strip_suffix("# EOF\n").unwrap();
+    let (mut family, mut samples) = (("", ""), 0);
+    let mut announced = BTreeSet::new();
+    for line in text.lines() {
+        match line.splitn(4, ' ').collect::<Vec<_>>()[..] {
+            ["#", "HELP", name, _] => {
+                assert!(announced.insert(name), "{name} is announced twice");
+                family = (name, "");
+            }
+            ["#", "TYPE", name, kind] => {
+                assert_eq!(family, (name, ""));
+                family = (name, kind);
+            }
+            ["#", "UNIT", name, unit] => {
+                assert!(name == family.0 && name.ends_with(&format!("_{unit}")), "{line}");
+            }
+            _ => {
+                let name = line.split(['{', ' ']).next().unwrap();
+                let suffix = name.strip_prefix(family.0).unwrap();
+                let suffixes: &[&str] = match family.1 {
+                    "counter" => &["_total"],
+                    "gauge" => &[""],
+                    "histogram" => &["_bucket", "_count", "_sum"],
+                    other => panic!("{other} is no type of ours"),
+                };
+                assert!(suffixes.contains(&suffix), "{line}");
+                let bound = line.split_once("le=\"").map(|(_, rest)| rest);
+                assert!(
+                    bound.is_none_or(|bound| bound.starts_with("+Inf") || bound.contains(['.', 'e'])),
+                    "{line}"
+                );
+                samples += 1;
+            }
+        }
+    }
+    assert!(samples > 50, "{text}");
 }
 
 /// The names of labels, each of which must be followed by a quoted value without stray quotes or line breaks.
@@ -236,8 +274,10 @@ const HEAD: &str = "\
 
 Printed from the registered families (`UPDATE_DOCS=1 cargo test -p outrigger-proxy --test metrics` rewrites it).
 
-`GET /metrics` on the admin port answers in the Prometheus text format. Names, labels and `le` texts are those of Linkerd's
-proxy, so that dashboards and alerts keep working; families that start with `outrigger_` are our own.
+`GET /metrics` on the admin port answers in the Prometheus text format, and in OpenMetrics 1.0 whoever accepts
+`application/openmetrics-text`; compressed with gzip if that is accepted. Names, labels and `le` texts are those of Linkerd's
+proxy, so that dashboards and alerts keep working (in OpenMetrics every `le` has a fraction, `1.0` for `1`, as Prometheus 3
+stores it in any case); families that start with `outrigger_` are our own.
 
 - A family without a sample is not printed.
 - A label set that nothing uses and that has not changed for `LINKERD2_PROXY_METRICS_RETAIN_IDLE` is forgotten.

@@ -2,32 +2,79 @@
 
 use super::*;
 use crate::drain::{self, Drainer};
+use crate::telemetry::Registry;
 use crate::telemetry::labels::Target;
-use std::net::SocketAddr;
+use crate::telemetry::log::Level;
+use crate::tls::testing::Ca;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use outrigger_policy::name::Identity;
+use std::io::Read as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+const NAME: &str = "web.ns.serviceaccount.identity.linkerd.cluster.local";
 
 /// A server with one condition, which is not met.
 async fn start() -> (SocketAddr, Arc<Admin>, Condition, Drainer) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
+    let (admin, condition) = admin();
+    let credentials = Ca::new("root").credentials(NAME);
+    let (addr, admin, drainer) = serving(admin, credentials).await;
+    (addr, admin, condition, drainer)
+}
+
+fn admin() -> (Admin, Condition) {
     let mut registry = Registry::new(Duration::from_secs(60));
     let family = registry.counter("request_total", "Total count of HTTP requests");
-    family.handle(Target(addr)).inc();
+    family.handle(Target("127.0.0.1:80".parse().unwrap())).inc();
     let readiness = Readiness::new();
     let condition = readiness.condition("identity", "no certificate yet");
-    let admin = Arc::new(Admin { registry, readiness });
+    let variables = [("A".to_owned(), "1".to_owned())];
+    let admin = Admin {
+        registry,
+        readiness,
+        environment: Environment::new(variables),
+        level: None,
+        shutdown: None,
+    };
+    (admin, condition)
+}
+
+async fn serving(admin: Admin, credentials: Credentials) -> (SocketAddr, Arc<Admin>, Drainer) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let admin = Arc::new(admin);
     let (drainer, drain) = drain::channel();
-    tokio::spawn(serve(listener, admin.clone(), drain));
-    (addr, admin, condition, drainer)
+    let credentials = Live::fixed(credentials);
+    tokio::spawn(serve(listener, admin.clone(), credentials, drain));
+    (addr, admin, drainer)
+}
+
+/// What this server answers to a request, without a connection.
+async fn page(admin: &Admin, line: &str, body: &'static str, local: bool) -> (StatusCode, String) {
+    let (method, uri) = line.split_once(' ').unwrap();
+    let request = Request::builder().method(method).uri(uri);
+    let request = request.body(Full::new(Bytes::from(body))).unwrap();
+    let response = admin.answer(request, local).await;
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.into()).unwrap())
 }
 
 /// The whole answer to one HTTP/1.1 request.
 async fn ask(addr: SocketAddr, line: &str) -> String {
+    String::from_utf8(ask_with(addr, line, "").await).unwrap()
+}
+
+/// The same with more headers, each with its line end.
+async fn ask_with(addr: SocketAddr, line: &str, headers: &str) -> Vec<u8> {
     let mut tcp = TcpStream::connect(addr).await.unwrap();
-    let request = format!("{line} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+    let request = format!("{line} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n{headers}\r\n");
     tcp.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    tcp.read_to_string(&mut answer).await.unwrap();
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer).await.unwrap();
     answer
 }
 
@@ -63,13 +110,131 @@ async fn metrics_are_plain_text() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_yet_is_not_found() {
+async fn metrics_come_as_openmetrics_and_compressed_to_who_asks() {
     let (addr, _, _, _drainer) = start().await;
-    for line in ["POST /shutdown", "GET /proxy-log-level", "GET /env.json", "GET /"] {
-        let answer = ask(addr, line).await;
-        assert!(answer.starts_with("HTTP/1.1 404 "), "{line}: {answer}");
-        assert!(answer.ends_with("\r\n\r\n"), "{line}: {answer}");
+    let headers = "accept: application/openmetrics-text;version=1.0.0\r\naccept-encoding: gzip\r\n";
+    let answer = ask_with(addr, "GET /metrics", headers).await;
+    let at = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let (head, body) = answer.split_at(at + 4);
+    let head = String::from_utf8(head.to_vec()).unwrap();
+    assert!(head.contains("content-encoding: gzip\r\n"), "{head}");
+    assert!(
+        head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{head}"
+    );
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(body)
+        .read_to_string(&mut text)
+        .unwrap();
+    assert!(text.contains("# TYPE request counter\n"), "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_not_found() {
+    let (admin, _) = admin();
+    for line in ["GET /", "GET /tasks", "GET /logs.json", "PUT /proxy-log-level"] {
+        let empty = (StatusCode::NOT_FOUND, String::new());
+        assert_eq!(page(&admin, line, "", true).await, empty, "{line}");
     }
+}
+
+#[tokio::test]
+async fn what_steers_the_proxy_is_for_those_within_the_pod() {
+    let (mut admin, _) = admin();
+    let (end, mut asked) = mpsc::channel(1);
+    admin.shutdown = Some(end);
+    for line in ["POST /shutdown", "GET /proxy-log-level", "GET /env.json"] {
+        let (status, body) = page(&admin, line, "", false).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{line}");
+        assert_eq!(body, "Requests are only permitted from localhost.", "{line}");
+    }
+    tokio::task::yield_now().await;
+    assert!(asked.try_recv().is_err());
+    for line in ["GET /live", "GET /metrics"] {
+        assert_eq!(page(&admin, line, "", false).await.0, StatusCode::OK, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn shutdown_has_to_be_enabled_and_asked_for_with_post() {
+    let (mut admin, _) = admin();
+    let refused = page(&admin, "POST /shutdown", "", true).await;
+    assert_eq!(refused.0, StatusCode::NOT_FOUND);
+    assert_eq!(refused.1, "shutdown endpoint is not enabled\n");
+    let (end, mut asked) = mpsc::channel(1);
+    admin.shutdown = Some(end);
+    let not_allowed = (StatusCode::METHOD_NOT_ALLOWED, String::new());
+    assert_eq!(page(&admin, "GET /shutdown", "", false).await, not_allowed);
+    for _ in 0..2 {
+        let answer = page(&admin, "POST /shutdown", "", true).await;
+        assert_eq!(answer, (StatusCode::OK, "shutdown\n".to_owned()));
+    }
+    asked.recv().await.unwrap();
+    drop(asked);
+    let (status, body) = page(&admin, "POST /shutdown", "", true).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(body, "shutdown listener dropped\n");
+}
+
+#[tokio::test]
+async fn the_log_filter_is_shown_and_replaced() {
+    let (mut admin, _) = admin();
+    let (_kept, level) = Level::of_no_log("warn,linkerd=info");
+    admin.level = Some(level);
+    let path = |method: &str| format!("{method} /proxy-log-level");
+    let set = page(&admin, &path("PUT"), "info,linkerd=debug\n", true).await;
+    assert_eq!(set, (StatusCode::NO_CONTENT, String::new()));
+    let (_, filter) = page(&admin, &path("GET"), "", true).await;
+    assert!(filter.contains("outrigger=debug"), "{filter}");
+    let (status, reason) = page(&admin, &path("PUT"), "linkerd=loud", true).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(reason.contains("not a log filter"), "{reason}");
+    let long: &str = "a,".repeat(8 << 10).leak();
+    let (status, _) = page(&admin, &path("PUT"), long, true).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(page(&admin, &path("GET"), "", true).await.1, filter);
+    let request = Request::post("/proxy-log-level").body(Empty::<Bytes>::new());
+    let response = admin.answer(request.unwrap(), true).await;
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let allowed: Vec<_> = response.headers().get_all("allow").iter().collect();
+    assert_eq!(allowed, ["GET", "PUT"]);
+}
+
+#[tokio::test]
+async fn the_environment_is_json_or_nothing() {
+    let (addr, _, _, _drainer) = start().await;
+    let answer = ask(addr, "GET /env.json?A&B").await;
+    assert!(answer.contains("content-type: application/json\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n{\"A\":\"1\",\"B\":null}"), "{answer}");
+    let answer = ask(addr, "GET /env.json?A=1").await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let answer = ask(addr, "POST /env.json").await;
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    let answer = ask_with(addr, "GET /env.json", "accept: text/html\r\n").await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 406 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\napplication/json"), "{answer}");
+}
+
+#[tokio::test]
+async fn mesh_tls_ends_here_if_it_is_meant_for_this_proxy() {
+    let ca = Ca::new("root");
+    let (addr, _, _drainer) = serving(admin().0, ca.credentials(NAME)).await;
+    let prometheus = ca.credentials("prometheus.ns.serviceaccount.identity.linkerd.cluster.local");
+    let server = Identity::parse(NAME).unwrap();
+    let dial = async |name: &str| {
+        let name = outrigger_policy::name::DnsName::parse(name).unwrap();
+        let tcp = TcpStream::connect(addr).await.unwrap();
+        crate::tls::client::connect(&prometheus, tcp, &name, &server, false).await
+    };
+    let mut stream = dial("web.test").await.unwrap().stream;
+    let request = b"GET /live HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("\r\n\r\nlive\n"), "{answer}");
+    assert!(dial("other.test").await.is_err());
 }
 
 #[tokio::test]

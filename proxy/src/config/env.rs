@@ -57,6 +57,14 @@ pub fn process(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
+/// All variables of this process, as text; bytes that are none become `\u{fffd}`.
+pub fn all() -> BTreeMap<String, String> {
+    let text = |value: OsString| value.to_string_lossy().into_owned();
+    std::env::vars_os()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
+}
+
 /// The names of this process's variables that begin like ours, and that nothing reads.
 pub fn unknown(is_known: impl Fn(&str) -> bool) -> Vec<String> {
     let mut names: Vec<_> = std::env::vars_os()

@@ -54,6 +54,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Options of its sockets.
     pub accept: Accept,
+    /// Whether `POST /shutdown` ends the proxy.
+    pub shutdown_endpoint: bool,
 }
 
 /// The process.
@@ -85,6 +87,7 @@ impl Config {
         let admin = Admin {
             listen: r.read(&vars::ADMIN_LISTEN_ADDR),
             accept: socket::inbound_accept(&mut r),
+            shutdown_endpoint: r.read(&vars::SHUTDOWN_ENDPOINT_ENABLED),
         };
         let inbound = traffic::inbound(&mut r, admin.listen.port());
         let outbound = traffic::outbound(&mut r);

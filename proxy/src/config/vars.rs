@@ -89,8 +89,8 @@ vars! {
         CORES_MAX_RATIO: Ratio;
         /// How long connections may take to finish after a signal to end.
         SHUTDOWN_GRACE_PERIOD: Duration = "2m";
-        /// Whether `POST /shutdown` on the admin port ends the proxy.
-        SHUTDOWN_ENDPOINT_ENABLED: bool = "false", not_built "shutdown endpoint";
+        /// Whether `POST /shutdown` on the admin port, from within the pod, ends the proxy as SIGTERM does.
+        SHUTDOWN_ENDPOINT_ENABLED: bool = "false";
         /// How long metrics of a target that is no longer used are kept.
         METRICS_RETAIN_IDLE: Duration = "10m";
         /// What is logged, as directives of `tracing`'s `EnvFilter`; the target `linkerd` is the proxy itself, `off` logs nothing.

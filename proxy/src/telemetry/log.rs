@@ -3,10 +3,13 @@
 use std::fmt;
 use std::time::Instant;
 
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer, Registry, reload};
 
@@ -59,6 +62,13 @@ impl Level {
         Ok(self.0.reload(filter)?)
     }
 
+    /// The filter of no log at all, and what keeps it.
+    #[cfg(test)]
+    pub(crate) fn of_no_log(directives: &str) -> (reload::Layer<EnvFilter, Registry>, Self) {
+        let (layer, handle) = reload::Layer::new(EnvFilter::new(own_targets(directives)));
+        (layer, Self(handle))
+    }
+
     /// The filter now, as text.
     pub fn current(&self) -> Result<String, LevelError> {
         Ok(self.0.with_current(ToString::to_string)?)
@@ -80,7 +90,7 @@ pub fn banner(build: &crate::telemetry::process::Build) {
 /// Formats lines: plain ones with the uptime, or JSON objects with the time of day.
 fn lines<S, W>(format: LogFormat, uptime: Uptime, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
-    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + Sync + 'static,
 {
     let layer = tracing_subscriber::fmt::layer()
@@ -88,9 +98,65 @@ where
         .with_thread_ids(true)
         .with_ansi(false);
     match format {
-        LogFormat::Plain => layer.with_timer(uptime).boxed(),
-        LogFormat::Json => layer.json().with_current_span(false).with_span_list(true).boxed(),
+        LogFormat::Plain => layer.with_timer(uptime).map_event_format(OneLine::plain).boxed(),
+        LogFormat::Json => layer
+            .json()
+            .with_current_span(false)
+            .with_span_list(true)
+            .map_event_format(OneLine::json)
+            .boxed(),
     }
+}
+
+/// Keeps an event on its line, whatever a peer has put into a message or a field.
+struct OneLine<F> {
+    format: F,
+    escape: fn(char, &mut Writer<'_>) -> fmt::Result,
+}
+
+impl<F> OneLine<F> {
+    fn plain(format: F) -> Self {
+        let escape = |c: char, out: &mut Writer<'_>| write!(out, "{}", c.escape_default());
+        Self { format, escape }
+    }
+
+    /// Line ends are escaped already (RFC 8259 §7), the rest of what terminals act on is not.
+    fn json(format: F) -> Self {
+        let escape = |c: char, out: &mut Writer<'_>| write!(out, "\\u{:04x}", u32::from(c));
+        Self { format, escape }
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for OneLine<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut text = String::new();
+        self.format.format_event(context, Writer::new(&mut text), event)?;
+        for c in text.strip_suffix('\n').unwrap_or(&text).chars() {
+            if breaks_lines(c) {
+                (self.escape)(c, &mut out)?;
+            } else {
+                out.write_char(c)?;
+            }
+        }
+        out.write_char('\n')
+    }
+}
+
+/// Whether a character could end a line, or change how a terminal shows what stands around it.
+fn breaks_lines(c: char) -> bool {
+    let separates = matches!(c, '\u{2028}' | '\u{2029}');
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || separates || turns
 }
 
 /// Replaces the alias as a directive's target; leaves everything else, spans and fields too, as it is.
@@ -200,6 +266,24 @@ mod tests {
             rest.ends_with("inbound: outrigger_proxy::telemetry::log::tests: Accepted port=80\n"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn what_a_peer_sent_can_not_forge_a_line_nor_steer_a_terminal() {
+        for format in [LogFormat::Plain, LogFormat::Json] {
+            let hostile = "a\n[     1.000000s] ERROR\r\u{1b}[2J\u{9b}2J\u{2028}\u{202e}";
+            let line = logged(format, "info", || {
+                let _in = tracing::info_span!("accept", peer = %hostile).entered();
+                tracing::info!(field = %hostile, "{hostile}");
+            });
+            let text = line.strip_suffix('\n').unwrap();
+            assert!(!text.contains(char::is_control), "{text:?}");
+            assert!(
+                format == LogFormat::Json || !text.contains(breaks_lines),
+                "{text:?}"
+            );
+            assert!(text.contains("\\n[     1.000000s]"), "{text}");
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | [`registry`] | every family that `/metrics` prints, and how long a label set is remembered |
 //! | [`metric`] | counters, gauges and histograms: plain atomics |
-//! | [`text`] | the Prometheus text format, in Linkerd's two dialects |
+//! | [`text`] | what `/metrics` looks like: OpenMetrics, and the classic text in Linkerd's two dialects |
 //! | [`labels`] | label groups with the exact names and order that dashboards query |
 //! | [`http`], [`transport`] | the families that both directions share |
 //! | [`handles`] | the HTTP metrics of one endpoint, resolved |
 //! | [`shared`] | resolved metrics, for connections with the same labels |
-//! | [`process`] | the process itself |
+//! | [`process`], [`runtime`] | the process itself, and the threads that carry traffic |
 //! | [`log`] | the log filter and the two line formats |
 
 pub mod handles;
@@ -19,10 +19,11 @@ pub mod log;
 pub mod metric;
 pub mod process;
 pub mod registry;
+pub mod runtime;
 pub mod shared;
 pub mod text;
 pub mod transport;
 
 pub use metric::{Counter, Gauge, Histogram};
 pub use registry::{Family, Registry};
-pub use text::Name;
+pub use text::{Format, Name};

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::telemetry::metric::Counter;
 use crate::telemetry::registry::{Collect, Registry};
-use crate::telemetry::text::{Description, EncodeLabels, Kind, LabelWriter, Name, Series};
+use crate::telemetry::text::{Description, Document, EncodeLabels, Kind, LabelWriter, Name, Series};
 
 /// What was built, when and by whom. Filled in by the build's environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,7 +193,7 @@ impl Collect for Process {
             .collect()
     }
 
-    fn collect(&self, now: Instant, out: &mut String) {
+    fn collect(&self, now: Instant, out: &mut Document) {
         let mut build = String::new();
         BUILD.encode(&mut LabelWriter::new(&mut build));
         for (family, value) in self.describe().iter().zip(self.values(now)) {

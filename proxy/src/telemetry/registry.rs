@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::telemetry::metric::{Counter, Gauge, Histogram, Metric};
-use crate::telemetry::text::{Description, EncodeLabels, LabelWriter, Name, Series};
+use crate::telemetry::text::{Description, Document, EncodeLabels, Format, LabelWriter, Name, Series};
 
 /// Label sets that a family remembers at most; more share one series, labelled `overflow="true"`.
 pub const MAX_LABEL_SETS: usize = 10_000;
@@ -27,7 +27,7 @@ pub trait Collect: fmt::Debug + Send + Sync {
     /// The families it prints.
     fn describe(&self) -> Vec<Description>;
     /// Appends those of its families that have a sample.
-    fn collect(&self, now: Instant, out: &mut String);
+    fn collect(&self, now: Instant, out: &mut Document);
 }
 
 /// One metric per label set. A clone is the same family.
@@ -109,14 +109,18 @@ impl Registry {
         self.collectors.iter().flat_map(|c| c.describe()).collect()
     }
 
-    /// Prints every family that has a sample, and forgets what is idle at `now`.
+    /// Prints every family that has a sample in the classic format, and forgets what is idle at `now`.
     pub fn encode(&self, now: Instant) -> String {
-        let mut out = String::new();
+        self.encode_as(Format::Classic, now)
+    }
+
+    /// The same in either format.
+    pub fn encode_as(&self, format: Format, now: Instant) -> String {
+        let mut out = Document::new(format);
         for collector in &self.collectors {
             collector.collect(now, &mut out);
         }
-        out.push_str("# EOF\n");
-        out
+        out.finish()
     }
 
     fn family<L: Labels, M: Metric>(
@@ -235,7 +239,7 @@ impl<L: Labels, M: Metric> Collect for Family<L, M> {
         vec![self.0.description.clone()]
     }
 
-    fn collect(&self, now: Instant, out: &mut String) {
+    fn collect(&self, now: Instant, out: &mut Document) {
         // Printing happens after the lock is released: a scrape does not hold up connections that ask for a handle.
         let mut sets = self.lock();
         sets.sweep(self.0.retain_idle, now);

@@ -1,4 +1,4 @@
-//! The Prometheus text format, in the two dialects that Linkerd's dashboards depend on.
+//! What `/metrics` looks like: OpenMetrics, and the classic text in the two dialects that Linkerd's dashboards depend on.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -8,6 +8,22 @@ use std::fmt::{self, Write};
 pub struct Name {
     text: Cow<'static, str>,
     dialect: Dialect,
+}
+
+/// What a document is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The classic text format, as Linkerd's proxy prints it: each family in its own dialect.
+    Classic,
+    /// OpenMetrics 1.0, for who asks for it.
+    OpenMetrics,
+}
+
+/// A document that is being written.
+#[derive(Debug)]
+pub struct Document {
+    text: String,
+    format: Format,
 }
 
 /// How a family is printed.
@@ -61,9 +77,37 @@ pub struct LabelWriter<'a> {
 /// Takes the samples of one label set.
 #[derive(Debug)]
 pub struct Series<'a> {
-    out: &'a mut String,
+    out: &'a mut Document,
     name: &'a Name,
     labels: &'a str,
+}
+
+impl Format {
+    /// What a document in this format is, for its `content-type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Classic => "text/plain",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+impl Document {
+    /// An empty one.
+    pub fn new(format: Format) -> Self {
+        let text = String::new();
+        Self { text, format }
+    }
+
+    /// Its text, complete.
+    pub fn finish(mut self) -> String {
+        self.text.push_str("# EOF\n");
+        self.text
+    }
+
+    fn write(&mut self, text: fmt::Arguments<'_>) {
+        write_infallible(&mut self.text, text);
+    }
 }
 
 impl Name {
@@ -87,6 +131,14 @@ impl Name {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// OpenMetrics has one dialect.
+    fn dialect(&self, format: Format) -> Dialect {
+        match format {
+            Format::Classic => self.dialect,
+            Format::OpenMetrics => Dialect::Open,
+        }
+    }
 }
 
 impl From<&'static str> for Name {
@@ -108,26 +160,16 @@ impl Kind {
 
 impl Description {
     /// Writes the lines that stand before the samples.
-    pub fn encode(&self, out: &mut String) {
+    pub fn encode(&self, out: &mut Document) {
         let (name, help, kind) = (self.name.as_str(), self.help, self.kind.as_str());
-        let family = match self.name.dialect {
-            Dialect::Classic => name,
-            Dialect::Open => name.strip_suffix("_total").unwrap_or(name),
-        };
-        let dot = if self.name.dialect == Dialect::Open {
-            "."
-        } else {
-            ""
-        };
-        write_infallible(
-            out,
-            format_args!("# HELP {family} {help}{dot}\n# TYPE {family} {kind}\n"),
-        );
-        let unit = ["seconds", "bytes"]
-            .into_iter()
-            .find(|unit| family.rsplit('_').next() == Some(*unit));
-        if let (Dialect::Open, Some(unit)) = (self.name.dialect, unit) {
-            write_infallible(out, format_args!("# UNIT {family} {unit}\n"));
+        if self.name.dialect(out.format) == Dialect::Classic {
+            return out.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        }
+        let family = name.strip_suffix("_total").unwrap_or(name);
+        out.write(format_args!("# HELP {family} {help}.\n# TYPE {family} {kind}\n"));
+        let last = family.rsplit('_').next();
+        if let Some(unit @ ("seconds" | "bytes")) = last {
+            out.write(format_args!("# UNIT {family} {unit}\n"));
         }
     }
 }
@@ -180,7 +222,7 @@ impl<'a> LabelWriter<'a> {
 
 impl<'a> Series<'a> {
     /// Appends to `out` the samples of the label set that `labels` spells.
-    pub fn new(out: &'a mut String, name: &'a Name, labels: &'a str) -> Self {
+    pub fn new(out: &'a mut Document, name: &'a Name, labels: &'a str) -> Self {
         Self { out, name, labels }
     }
 
@@ -193,9 +235,10 @@ impl<'a> Series<'a> {
     pub fn suffixed(&mut self, suffix: &str, value: impl fmt::Display) {
         let (name, labels) = (self.name.as_str(), self.labels);
         if labels.is_empty() {
-            write_infallible(self.out, format_args!("{name}{suffix} {value}\n"));
+            self.out.write(format_args!("{name}{suffix} {value}\n"));
         } else {
-            write_infallible(self.out, format_args!("{name}{suffix}{{{labels}}} {value}\n"));
+            self.out
+                .write(format_args!("{name}{suffix}{{{labels}}} {value}\n"));
         }
     }
 
@@ -203,14 +246,15 @@ impl<'a> Series<'a> {
     pub fn bucket(&mut self, bound: f64, count: u64) {
         let (name, labels) = (self.name.as_str(), self.labels);
         let comma = if labels.is_empty() { "" } else { "," };
-        write_infallible(self.out, format_args!("{name}_bucket{{{labels}{comma}le=\""));
-        match self.name.dialect {
-            _ if bound.is_infinite() => self.out.push_str("+Inf"),
+        self.out
+            .write(format_args!("{name}_bucket{{{labels}{comma}le=\""));
+        match self.name.dialect(self.out.format) {
+            _ if bound.is_infinite() => self.out.write(format_args!("+Inf")),
             // Display prints whole numbers without a fraction, Debug with `.0`.
-            Dialect::Classic => write_infallible(self.out, format_args!("{bound}")),
-            Dialect::Open => write_infallible(self.out, format_args!("{bound:?}")),
+            Dialect::Classic => self.out.write(format_args!("{bound}")),
+            Dialect::Open => self.out.write(format_args!("{bound:?}")),
         }
-        write_infallible(self.out, format_args!("\"}} {count}\n"));
+        self.out.write(format_args!("\"}} {count}\n"));
     }
 }
 
@@ -259,26 +303,34 @@ mod tests {
 
     #[test]
     fn each_dialect_prints_whole_bounds_its_own_way() {
-        for (name, le) in [(Name::classic("h"), "1"), (Name::open("h"), "1.0")] {
-            let mut out = String::new();
+        let bucket = |name: Name, format| {
+            let mut out = Document::new(format);
             Series::new(&mut out, &name, "").bucket(1.0, 7);
-            assert_eq!(out, format!("h_bucket{{le=\"{le}\"}} 7\n"));
-        }
+            out.text
+        };
+        let (whole, fraction) = ("h_bucket{le=\"1\"} 7\n", "h_bucket{le=\"1.0\"} 7\n");
+        assert_eq!(bucket(Name::classic("h"), Format::Classic), whole);
+        assert_eq!(bucket(Name::open("h"), Format::Classic), fraction);
+        assert_eq!(bucket(Name::classic("h"), Format::OpenMetrics), fraction);
     }
 
     #[test]
     fn an_open_family_names_its_unit_and_hides_its_suffix() {
-        let mut out = String::new();
-        let (name, help, labels) = (Name::open("cpu_seconds_total"), "Time", "");
-        let kind = Kind::Counter;
-        Description {
-            name,
-            kind,
-            help,
-            labels,
-        }
-        .encode(&mut out);
         let head = "# HELP cpu_seconds Time.\n# TYPE cpu_seconds counter\n# UNIT cpu_seconds seconds\n";
-        assert_eq!(out, head);
+        for (name, format) in [
+            (Name::open("cpu_seconds_total"), Format::Classic),
+            (Name::classic("cpu_seconds_total"), Format::OpenMetrics),
+        ] {
+            let (kind, help, labels) = (Kind::Counter, "Time", "");
+            let mut out = Document::new(format);
+            Description {
+                name,
+                kind,
+                help,
+                labels,
+            }
+            .encode(&mut out);
+            assert_eq!(out.text, head);
+        }
     }
 }

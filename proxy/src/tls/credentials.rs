@@ -212,7 +212,7 @@ fn client_builder(
 }
 
 /// Suites and groups in the order of preference; the post-quantum hybrid first.
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         cipher_suites: vec![
             cipher_suite::TLS13_AES_128_GCM_SHA256,

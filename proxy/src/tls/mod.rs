@@ -8,6 +8,7 @@ pub mod client;
 mod credentials;
 pub mod dial;
 mod error;
+pub mod info;
 pub mod server;
 #[cfg(test)]
 pub(crate) mod testing;
