@@ -50,8 +50,7 @@ pub(super) async fn serve(
     let Some((io, version)) = opened else {
         return Ok(());
     };
-    // The peer's own address: no header can make anybody local.
-    let local = peer.ip().to_canonical().is_loopback();
+    let local = is_local(peer);
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = admin.clone();
         async move { Ok::<_, Infallible>(admin.answer(request, local).await) }
@@ -74,6 +73,11 @@ pub(super) async fn serve(
             bounded(served, http1::Connection::graceful_shutdown, drain).await
         }
     }
+}
+
+/// Whether a peer is in this pod, by its own address: no header can make anybody local. IPv4 may come as IPv6.
+fn is_local(peer: SocketAddr) -> bool {
+    peer.ip().to_canonical().is_loopback()
 }
 
 enum Version {
@@ -143,4 +147,26 @@ where
     }
     end(served.as_mut());
     Ok(timeout(END_TIMEOUT, served).await??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_addresses_are_local() {
+        let is_local = |peer: &str| is_local(peer.parse().unwrap());
+        for peer in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_local(peer), "{peer}");
+        }
+        for peer in [
+            "10.0.0.1:1",
+            "0.0.0.0:1",
+            "[::ffff:10.0.0.1]:1",
+            "[::127.0.0.1]:1",
+            "[::]:1",
+        ] {
+            assert!(!is_local(peer), "{peer}");
+        }
+    }
 }
