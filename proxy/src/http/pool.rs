@@ -90,6 +90,16 @@ impl Pool {
         }
     }
 
+    /// Takes a connection in that somebody else has opened.
+    pub fn adopt_http1(self: &Arc<Self>, sender: Http1) {
+        self.put_back(sender);
+    }
+
+    /// The same for HTTP/2; it is the one in use from now on.
+    pub fn adopt_http2(&self, sender: Http2) {
+        *lock(&self.http2) = Some(sender);
+    }
+
     async fn send_http1(self: &Arc<Self>, request: &mut Request<Body>) -> Result<Response<Body>, Failed> {
         // HTTP/1.0 has no persistent connections to speak of (RFC 9112 §9.3).
         let reusable = request.version() == Version::HTTP_11;
@@ -151,7 +161,7 @@ impl Pool {
         let sender = client::http2(io, self.settings.windows, &self.params)
             .await
             .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))?;
-        *lock(&self.http2) = Some(sender.clone());
+        self.adopt_http2(sender.clone());
         Ok(sender)
     }
 

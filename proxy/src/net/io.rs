@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
@@ -23,6 +23,7 @@ enum Stream {
     Plain(Socket),
     Server(Box<server::TlsStream<Socket>>),
     Client(Box<client::TlsStream<Socket>>),
+    Pipe(DuplexStream),
 }
 
 /// Counts the bytes of a connection, and its end. `net` reports, it does not know what the labels are.
@@ -82,6 +83,11 @@ impl Io {
         Self::over(Stream::Client(Box::new(tls)))
     }
 
+    /// A pipe in memory, for benches and tests: no kernel is involved.
+    pub fn pipe(pipe: DuplexStream) -> Self {
+        Self::over(Stream::Pipe(pipe))
+    }
+
     /// Reports bytes and the end to `meter` from now on.
     #[must_use]
     pub fn metered(mut self, meter: Arc<dyn Meter>) -> Self {
@@ -93,15 +99,6 @@ impl Io {
     /// Puts bytes that were read back in front.
     pub fn unread(&mut self, bytes: BytesMut) {
         self.prefix = join(bytes, &self.prefix);
-    }
-
-    /// The TCP connection underneath.
-    pub fn tcp(&self) -> &TcpStream {
-        match &self.stream {
-            Stream::Plain(socket) => &socket.tcp,
-            Stream::Server(tls) => &tls.get_ref().0.tcp,
-            Stream::Client(tls) => &tls.get_ref().0.tcp,
-        }
     }
 
     fn over(stream: Stream) -> Self {
@@ -203,6 +200,7 @@ macro_rules! each {
             Stream::Plain($stream) => $call,
             Stream::Server($stream) => $call,
             Stream::Client($stream) => $call,
+            Stream::Pipe($stream) => $call,
         }
     };
 }
@@ -248,6 +246,7 @@ impl AsyncWrite for Io {
             Stream::Plain(s) => s.is_write_vectored(),
             Stream::Server(s) => s.is_write_vectored(),
             Stream::Client(s) => s.is_write_vectored(),
+            Stream::Pipe(s) => s.is_write_vectored(),
         }
     }
 

@@ -115,7 +115,8 @@ async fn detect(
     }
 }
 
-async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
+/// Serves HTTP/1 on a connection from the application.
+pub async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(outbound.clone(), target);
     let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
     let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
@@ -124,7 +125,8 @@ async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<
     Ok(())
 }
 
-async fn http2(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
+/// Serves HTTP/2 on a connection from the application.
+pub async fn http2(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(outbound.clone(), target);
     let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
     let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));

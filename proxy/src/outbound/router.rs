@@ -204,7 +204,7 @@ impl Protocol {
 
 impl Rule {
     /// The balancer that a request takes.
-    pub(super) fn balancer(&self) -> Result<&Balancer, Fault> {
+    pub fn balancer(&self) -> Result<&Balancer, Fault> {
         match &self.0 {
             Ok(backends) => backends.choose(),
             Err(why) => Err(Fault::because(Kind::Policy, Side::Control, why.to_string())),
