@@ -25,7 +25,7 @@ const PER_REQUEST: [(Version, f64, f64); 2] = [
     (Version::HTTP_2, 13.0, 13.0), // measured: 13.01, 13.01
 ];
 /// Two messages may be read together or apart, as it comes: each read of TLS is an allocation.
-const SLACK: f64 = 1.0;
+const SLACK: f64 = 0.5;
 /// Bytes per idle opaque connection: client's proxy, server's proxy.
 const PER_OPAQUE: [f64; 2] = [9_700.0, 10_600.0]; // measured: 9,272, 10,173
 /// Bytes per idle HTTP/1 connection of an application. They share one connection between the proxies, so the server's
