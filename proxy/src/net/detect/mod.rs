@@ -5,4 +5,4 @@ pub mod http;
 pub mod read;
 pub mod tls;
 
-pub use self::read::{Seen, client_hello};
+pub use self::read::{Seen, client_hello, preface};

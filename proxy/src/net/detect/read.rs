@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
+use crate::net::detect::http::{self, Preface};
 use crate::net::detect::tls::{self, Hello};
 use crate::net::io::{Io, Socket};
 
@@ -43,19 +44,36 @@ const READ: usize = 2048;
 
 /// Reads a ClientHello.
 pub async fn client_hello(socket: &mut Socket, within: Duration) -> std::io::Result<Seen<Hello>> {
-    let mut read = BytesMut::new();
     let decide = |bytes: &[u8]| match tls::client_hello(bytes) {
         Hello::NeedMore => None,
         hello => Some(hello),
     };
-    let said = timeout(within, read_until(socket, &mut read, decide)).await;
+    seen(socket, within, decide).await
+}
+
+/// Reads the beginning of a request, where no server could speak first.
+pub async fn preface(io: &mut Io, within: Duration) -> std::io::Result<Seen<Preface>> {
+    let decide = |bytes: &[u8]| match http::preface(bytes) {
+        Preface::NeedMore => None,
+        preface => Some(preface),
+    };
+    seen(io, within, decide).await
+}
+
+async fn seen<T>(
+    from: &mut impl Unread,
+    within: Duration,
+    decide: impl Fn(&[u8]) -> Option<T>,
+) -> std::io::Result<Seen<T>> {
+    let mut read = BytesMut::new();
+    let said = timeout(within, read_until(from, &mut read, decide)).await;
     let seen = match said {
-        Ok(Ok(Some(hello))) => Ok(Seen::Decided(hello)),
+        Ok(Ok(Some(decided))) => Ok(Seen::Decided(decided)),
         Ok(Ok(None)) if read.is_empty() => Ok(Seen::Ended),
         Ok(Ok(None)) | Err(_) => Ok(Seen::TimedOut),
         Ok(Err(error)) => Err(error),
     };
-    socket.unread(read);
+    from.unread(read);
     seen
 }
 
