@@ -99,11 +99,11 @@ impl Pod {
         fs::set_permissions(dir, Permissions::from_mode(0o1777)).unwrap();
         let (work, todo) = mpsc::channel::<Work>();
         let (ready, is_ready) = mpsc::channel();
-        let home = dir.to_owned();
+        let (home, built) = (dir.to_owned(), crate::process::programs());
         thread::Builder::new()
             .name(format!("pod {name}"))
             .spawn(move || {
-                let entered = enter_namespaces(&home).map(|()| gettid().as_raw());
+                let entered = enter_namespaces(&home, &built).map(|()| gettid().as_raw());
                 // Nobody waits only if this process is ending.
                 let _ = ready.send(entered);
                 todo.into_iter().for_each(|work| work());
@@ -221,14 +221,13 @@ impl Pod {
     }
 }
 
-fn enter_namespaces(home: &Path) -> io::Result<()> {
+fn enter_namespaces(home: &Path, built: &Path) -> io::Result<()> {
     netns::isolate()?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps");
-    let programs = crate::process::programs();
-    for (inside, outside) in [(HOME, home), (PROGRAMS, &programs), (APPS, &apps)] {
+    for (inside, outside) in [(HOME, home), (PROGRAMS, built), (APPS, &apps)] {
         fs::create_dir_all(inside)?;
         mount(Some(outside), inside, none, MsFlags::MS_BIND, none)?;
     }
