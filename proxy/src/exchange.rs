@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 use outrigger_policy::classify::{self, Class, GrpcStatus};
 use tokio::time::Instant;
 
 use crate::balance::endpoint::Picked;
-use crate::error::{Fault, Kind, Side};
+use crate::error::{BoxError, Fault, Kind, Side};
 use crate::http::body::{Body, End, Track, Tracked};
 use crate::http::headers;
+use crate::http::respond::{self, Asked};
+use crate::http::server::Closing;
 use crate::net::detect::first::First;
 use crate::net::detect::http::Preface;
 use crate::net::io::Meter;
@@ -99,15 +101,9 @@ impl Exchange {
 
     /// The request is counted here, and goes out now.
     pub fn dispatch(&mut self, handles: &Arc<Handles>) {
+        self.failed("unclassified");
         handles.request();
-        if let Some(before) = self.handles.replace(handles.clone()) {
-            before.response(Outcome {
-                status: None,
-                success: false,
-                grpc: None,
-                error: "unclassified",
-            });
-        }
+        self.handles = Some(handles.clone());
     }
 
     /// The endpoint that has been chosen; one chosen before has failed to take the request.
@@ -123,6 +119,43 @@ impl Exchange {
             self.grpc = GrpcStatus::of(response.headers());
         }
         response.map(|body| Tracked::new(body, self))
+    }
+
+    /// Answers a fault; `context` says where it happened.
+    ///
+    /// An error is one that the client's protocol says better: a stream that the server reset is reset here too.
+    pub fn refuse(
+        mut self,
+        mut fault: Fault,
+        asked: Asked,
+        context: &str,
+        closing: &Closing,
+    ) -> Result<Response<Tracked<Self>>, BoxError> {
+        // How soon it failed says nothing of how fast the endpoint is.
+        self.picked = None;
+        if asked.version == Version::HTTP_2
+            && let Some(reason) = fault.source.as_deref().and_then(|source| h2_reason(source))
+            && let Some(source) = fault.source.take()
+        {
+            self.failed(reset_label(reason));
+            return Err(source);
+        }
+        if fault.kind.answer().close && asked.version == Version::HTTP_2 {
+            closing.ask();
+        }
+        Ok(self.track(respond::to_fault(&fault, context, asked)))
+    }
+
+    /// There will be no response, or another endpoint is to give it.
+    fn failed(&mut self, error: &'static str) {
+        if let Some(handles) = self.handles.take() {
+            handles.response(Outcome {
+                status: None,
+                success: false,
+                grpc: None,
+                error,
+            });
+        }
     }
 
     fn record(&self, error: &'static str) {
@@ -160,16 +193,13 @@ impl Track for Exchange {
     fn finish(self, end: End<'_>) {
         self.record(match end {
             End::Complete | End::Dropped => "",
-            End::Failed(error) => reset_label(error),
+            End::Failed(error) => h2_reason(error).map_or("unclassified", reset_label),
         });
     }
 }
 
-/// The `error` label of a response that broke off: `h2(REASON)`, or `unclassified`.
-fn reset_label(error: &hyper::Error) -> &'static str {
-    let Some(reason) = h2_reason(error) else {
-        return "unclassified";
-    };
+/// The `error` label of a response that an HTTP/2 reset broke off.
+fn reset_label(reason: h2::Reason) -> &'static str {
     match reason {
         h2::Reason::NO_ERROR => "h2(NO_ERROR)",
         h2::Reason::PROTOCOL_ERROR => "h2(PROTOCOL_ERROR)",
@@ -183,7 +213,7 @@ fn reset_label(error: &hyper::Error) -> &'static str {
 }
 
 /// The HTTP/2 reason an error carries, however deep.
-pub fn h2_reason(error: &(dyn std::error::Error + 'static)) -> Option<h2::Reason> {
+fn h2_reason(error: &(dyn std::error::Error + 'static)) -> Option<h2::Reason> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(h2) = error.downcast_ref::<h2::Error>() {

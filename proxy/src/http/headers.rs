@@ -23,19 +23,19 @@ const NON_STANDARD_PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy
 /// Removes the fields that concern one connection only (RFC 9110 §7.6.1): `connection` with every field that it
 /// names, `keep-alive`, `proxy-connection`, `upgrade`. `te` and `transfer-encoding` stay, they frame the message.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(named) = headers.get(CONNECTION)
-        && named != "close"
-        && named != "keep-alive"
-    {
-        strip_named(headers);
+    let names_none = |value: &HeaderValue| value == "close" || value == "keep-alive";
+    if headers.contains_key(CONNECTION) {
+        if !headers.get_all(CONNECTION).iter().all(names_none) {
+            strip_named(headers);
+        }
+        headers.remove(CONNECTION);
     }
-    headers.remove(CONNECTION);
     headers.remove(KEEP_ALIVE);
     headers.remove(NON_STANDARD_PROXY_CONNECTION);
     headers.remove(UPGRADE);
 }
 
-/// Removes the fields that `connection` names.
+/// Removes the fields that `connection` names, but for those that frame the message, or that proxies tell each other.
 fn strip_named(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -44,6 +44,7 @@ fn strip_named(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         .filter(|name| *name != TE && *name != TRANSFER_ENCODING && *name != HOST)
+        .filter(|name| !name.as_str().starts_with("l5d-"))
         .collect();
     for name in named {
         headers.remove(name);
@@ -80,9 +81,13 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// A header value from text; control characters make it `unexpected error`.
+/// The longest reason that is told, bytes: parts of it may come from a peer or the control plane.
+const MAX_REASON: usize = 1024;
+
+/// A header value from text, shortened; control characters make it `unexpected error`.
 pub fn error_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unexpected error"))
+    let end = text.floor_char_boundary(MAX_REASON);
+    HeaderValue::from_str(&text[..end]).unwrap_or(HeaderValue::from_static("unexpected error"))
 }
 
 #[cfg(test)]

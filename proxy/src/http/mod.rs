@@ -7,4 +7,5 @@ pub mod orig_proto;
 pub mod pool;
 pub mod respond;
 pub mod server;
+pub mod target;
 pub mod upgrade;

@@ -9,20 +9,27 @@ use crate::http::headers::{self, ORIG_PROTO};
 
 /// Makes an HTTP/1 request ready to be sent over HTTP/2.
 ///
-/// Hop-by-hop fields must be gone. The request target gets the authority that the client gave.
-pub fn upgrade<B>(request: &mut Request<B>) -> Result<(), Fault> {
-    let absolute = request.uri().authority().is_some();
+/// Hop-by-hop fields must be gone. `absolute` is whether the client gave its target in absolute form; `authority`
+/// stands in for one that the client did not name.
+pub fn upgrade<B>(
+    request: &mut Request<B>,
+    absolute: bool,
+    authority: impl FnOnce() -> String,
+) -> Result<(), Fault> {
     let value = match (request.version(), absolute) {
         (Version::HTTP_10, false) => "HTTP/1.0",
         (Version::HTTP_10, true) => "HTTP/1.0; absolute-form",
         (_, false) => "HTTP/1.1",
         (_, true) => "HTTP/1.1; absolute-form",
     };
-    if !absolute {
-        let uri = headers::with_authority(request.uri(), headers::authority(request)).ok_or_else(|| {
+    if request.uri().authority().is_none() {
+        let uri = match headers::authority(request) {
+            "" => headers::with_authority(request.uri(), &authority()),
+            named => headers::with_authority(request.uri(), named),
+        };
+        *request.uri_mut() = uri.ok_or_else(|| {
             Fault::because(Kind::BadRequest, Side::Client, "the request names no valid host")
         })?;
-        *request.uri_mut() = uri;
     }
     request
         .headers_mut()
@@ -82,7 +89,7 @@ pub fn mark<B>(response: &mut Response<B>) {
 }
 
 /// Path and query only.
-fn origin_form(uri: &Uri) -> Uri {
+pub fn origin_form(uri: &Uri) -> Uri {
     let path = uri
         .path_and_query()
         .cloned()
@@ -106,7 +113,8 @@ mod tests {
                 .header(HOST, "h")
                 .body(())
                 .unwrap();
-            upgrade(&mut request).unwrap();
+            let absolute = request.uri().authority().is_some();
+            upgrade(&mut request, absolute, String::new).unwrap();
             assert_eq!(request.version(), Version::HTTP_2);
             assert_eq!(request.uri().authority().unwrap(), "h");
             assert_eq!(downgrade(&mut request), Some(version));
@@ -134,8 +142,22 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_host_is_the_clients_fault() {
-        let mut request = Request::get("/").version(Version::HTTP_11).body(()).unwrap();
-        assert_eq!(upgrade(&mut request).unwrap_err().kind, Kind::BadRequest);
+    fn a_request_without_a_host_is_for_what_was_dialled() {
+        let mut request = Request::get("/").version(Version::HTTP_10).body(()).unwrap();
+        upgrade(&mut request, false, || "10.0.0.1:80".to_owned()).unwrap();
+        assert_eq!(request.uri().to_string(), "http://10.0.0.1:80/");
+    }
+
+    #[test]
+    fn a_host_that_is_none_is_the_clients_fault() {
+        let mut request = Request::get("/")
+            .version(Version::HTTP_11)
+            .header(HOST, "a b")
+            .body(())
+            .unwrap();
+        assert_eq!(
+            upgrade(&mut request, false, String::new).unwrap_err().kind,
+            Kind::BadRequest
+        );
     }
 }

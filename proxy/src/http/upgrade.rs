@@ -6,6 +6,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::drain::Drain;
+use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::net::copy;
@@ -41,9 +42,22 @@ pub fn prepare(request: &mut Request<Body>) -> Option<Wanted> {
     })
 }
 
+/// Makes an answer fit to be sent on, and starts the tunnel if both sides want it.
+pub fn settle(wanted: Option<Wanted>, response: &mut Response<Body>, drain: &Drain) -> Result<(), Fault> {
+    match wanted {
+        Some(wanted) => wanted.answered(response, drain.clone()),
+        None if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let text = "the server changed protocols, which nobody had asked for";
+            return Err(Fault::because(Kind::Reset, Side::Server, text));
+        }
+        None => headers::strip_hop_by_hop(response.headers_mut()),
+    }
+    Ok(())
+}
+
 impl Wanted {
     /// Makes the answer fit to be sent on; if the server agrees, the two connections are one tunnel from here on.
-    pub fn answered(self, response: &mut Response<Body>, drain: Drain) {
+    fn answered(self, response: &mut Response<Body>, drain: Drain) {
         let agreed = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || (self.connect && response.status().is_success());
         let protocol = response.headers_mut().remove(UPGRADE);

@@ -9,12 +9,13 @@ use outrigger_policy::inbound::{InboundPolicy, InboundProtocol, InboundRule};
 use outrigger_policy::route::{Head, RouteTable};
 
 use crate::error::{self, BoxError, Fault, Kind, Side};
-use crate::exchange::{self, Exchange};
+use crate::exchange::Exchange;
 use crate::http::body::{Body, Tracked};
-use crate::http::headers::{self, CLIENT_ID};
+use crate::http::headers::{self, CLIENT_ID, ORIG_PROTO};
 use crate::http::orig_proto;
-use crate::http::respond::{self, Asked};
+use crate::http::respond::Asked;
 use crate::http::server::Closing;
+use crate::http::target;
 use crate::http::upgrade;
 use crate::inbound::arrival::Arrival;
 use crate::inbound::report::Resolved;
@@ -80,26 +81,36 @@ async fn forward(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Fault> {
     let native = request.version();
-    let downgraded = if native == Version::HTTP_2 {
-        orig_proto::downgrade(request)
-    } else {
-        None
-    };
+    let carried = restore(
+        request,
+        matches!(connection.arrival.tls, ClientTls::Terminated(_)),
+    );
+    target::check(request)?;
+    // What concerns the client's connection goes first: it must not take with it what is said next.
+    let tunnel = upgrade::prepare(request);
     identify(request, connection.client_id.as_ref());
     admit(connection, request, exchange)?;
-    let tunnel = upgrade::prepare(request);
     let pool = connection.inbound.local.pool(connection.arrival.dst)?;
     let mut response = pool.send(request).await.map_err(|failed| failed.fault)?;
-    match tunnel {
-        Some(tunnel) => tunnel.answered(&mut response, connection.inbound.drain.clone()),
-        None => headers::strip_hop_by_hop(response.headers_mut()),
-    }
-    match downgraded {
-        Some(_) => orig_proto::mark(&mut response),
-        None if native == Version::HTTP_2 => *response.version_mut() = Version::HTTP_2,
-        None => {}
+    upgrade::settle(tunnel, &mut response, &connection.inbound.drain)?;
+    if carried {
+        orig_proto::mark(&mut response);
+    } else {
+        response.headers_mut().remove(ORIG_PROTO);
+        if native == Version::HTTP_2 {
+            *response.version_mut() = Version::HTTP_2;
+        }
     }
     Ok(response)
+}
+
+/// Makes HTTP/1 that a peer proxy carried over HTTP/2 HTTP/1 again; nobody else is believed to have done so.
+fn restore(request: &mut Request<Body>, meshed: bool) -> bool {
+    if meshed && request.version() == Version::HTTP_2 {
+        return orig_proto::downgrade(request).is_some();
+    }
+    request.headers_mut().remove(ORIG_PROTO);
+    false
 }
 
 /// Tells the application who the client is; what a client says of itself is never believed.
@@ -162,11 +173,11 @@ fn routes(policy: &InboundPolicy) -> Result<&RouteTable<InboundRule>, Fault> {
     }
 }
 
-/// Answers a fault, unless the client's protocol has a better way to say it.
+/// Answers a fault.
 fn refuse(
     connection: &Connection,
     exchange: Exchange,
-    mut fault: Fault,
+    fault: Fault,
     asked: Asked,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     let Arrival {
@@ -176,39 +187,12 @@ fn refuse(
         .inbound
         .report
         .http_error(*dst, &port.policy.get(), &fault);
-    let reset = fault
-        .source
-        .as_deref()
-        .and_then(|source| exchange::h2_reason(source));
-    if asked.version == Version::HTTP_2
-        && reset.is_some()
-        && let Some(source) = fault.source.take()
-    {
-        return Err(source);
-    }
-    let answer = fault.kind.answer();
-    tracing::info!(client.addr = %client, %dst, reason = answer.reason, error = %error::chain(&fault), "Request failed");
-    if answer.close && asked.version == Version::HTTP_2 {
-        connection.closing.ask();
-    }
-    let context = format!("client {client}: server: {dst}: ");
-    Ok(exchange.track(respond::to_fault(&fault, &context, asked)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Bytes of the future: HTTP/2 allocates it for each request.
-    const BUDGET: usize = 1_500; // measured: 1,408
-
-    fn future_size<A, B, F>(_function: impl Fn(A, B) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn a_request_is_small() {
-        let size = future_size(request);
-        assert!(size <= BUDGET, "{size} bytes");
-    }
+    let reason = fault.kind.answer().reason;
+    tracing::info!(client.addr = %client, %dst, reason, error = %error::chain(&fault), "Request failed");
+    exchange.refuse(
+        fault,
+        asked,
+        &format!("client {client}: server: {dst}: "),
+        &connection.closing,
+    )
 }

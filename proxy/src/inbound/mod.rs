@@ -24,7 +24,7 @@ use crate::inbound::arrival::Arrival;
 use crate::inbound::http::Connection;
 use crate::inbound::shared::Inbound;
 use crate::inbound::tls::Tls;
-use crate::net::detect::first::{self, First, Patience};
+use crate::net::detect::first::{self, First, Heard, Patience};
 use crate::net::detect::http::Preface;
 use crate::net::detect::read::Unread;
 use crate::net::header::Session;
@@ -172,7 +172,7 @@ async fn greet<T>(
     arrival: &Arrival,
     policy: &Arc<InboundPolicy>,
     client: &mut impl Unread,
-    decide: impl Fn(&[u8]) -> Option<T>,
+    decide: impl Fn(&[u8], Heard) -> Option<T>,
 ) -> Result<First<T, ()>, Fault> {
     let total = match &policy.protocol {
         InboundProtocol::Detect { timeout, .. } => *timeout,

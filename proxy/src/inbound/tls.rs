@@ -40,9 +40,11 @@ pub(super) async fn terminate(inbound: &Inbound, mut socket: Socket) -> Result<O
             ));
         }
     };
-    if sni.as_ref() != Some(credentials.server_name()) {
-        let name = sni.map(|name| name.to_string()).unwrap_or_default();
-        return Ok(Some(Tls::PassedThrough(socket, name)));
+    match sni {
+        Some(sni) if sni == *credentials.server_name() => {}
+        Some(sni) => return Ok(Some(Tls::PassedThrough(socket, sni.to_string()))),
+        // TLS for nobody in particular is the application's, like any other bytes (spec §3.4).
+        None => return Ok(Some(Tls::None(socket))),
     }
     let handshake = Box::pin(server::accept(&credentials, socket, false));
     let accepted = in_time(inbound.config.detect_timeout, handshake).await?;

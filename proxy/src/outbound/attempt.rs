@@ -1,7 +1,9 @@
 //! Sends a request to an endpoint, and to another one when nothing of it was written.
 
+use std::net::SocketAddr;
+
 use http::header::HOST;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Uri, Version};
 use outrigger_policy::endpoint::ProtocolHint;
 
 use crate::balance::Balancer;
@@ -10,7 +12,7 @@ use crate::drain::Drain;
 use crate::error::{Fault, Kind, Side};
 use crate::exchange::Exchange;
 use crate::http::body::Body;
-use crate::http::headers::{self, DST_CANONICAL, PROXY_CONNECTION, PROXY_ERROR, REQUIRE_ID};
+use crate::http::headers::{self, DST_CANONICAL, ORIG_PROTO, PROXY_CONNECTION, PROXY_ERROR, REQUIRE_ID};
 use crate::http::orig_proto;
 use crate::http::pool::Failed;
 use crate::http::upgrade::{self, Wanted};
@@ -18,25 +20,45 @@ use crate::http::upgrade::{self, Wanted};
 /// Endpoints tried for one request, each only if the one before took nothing of it.
 const MAX_ENDPOINTS: usize = 3;
 
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct To<'a> {
+    /// The endpoints.
+    pub(super) balancer: &'a Balancer,
+    /// What the application dialled: the host of a request that names none.
+    pub(super) dialled: SocketAddr,
+}
+
+/// A request's head as the application gave it: each attempt starts from there.
+#[derive(Debug)]
+struct Origin {
+    version: Version,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    /// The application asks for a tunnel, which HTTP/2 can't carry.
+    tunnel: bool,
+    dialled: SocketAddr,
+}
+
 /// Sends a request, which leaves an empty one behind, and gives back the answer as the application is to see it.
 pub(super) async fn send(
-    balancer: &Balancer,
+    to: To<'_>,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
     drain: &Drain,
 ) -> Result<Response<Body>, Fault> {
-    let asked = request.version();
     let tunnel = upgrade::prepare(request);
     let required = request.headers_mut().remove(REQUIRE_ID);
+    let origin = Origin::of(request, tunnel.is_some(), to.dialled);
     for tried in 1.. {
-        let picked = balancer.pick().await?;
+        let picked = to.balancer.pick().await?;
         let endpoint = picked.endpoint().clone();
         exchange.dispatch(endpoint.handles());
         exchange.at(picked);
         check_identity(&endpoint, required.as_ref())?;
-        address(request, &endpoint, tunnel.is_some())?;
+        let carried = origin.address(request, &endpoint)?;
         match endpoint.pool().send(request).await {
-            Ok(response) => return Ok(received(response, asked, tunnel, drain)),
+            Ok(response) => return received(response, &origin, carried, tunnel, drain),
             Err(Failed { fault, unsent }) => {
                 if matches!(
                     fault.kind,
@@ -44,24 +66,21 @@ pub(super) async fn send(
                 ) {
                     endpoint.unreachable();
                 }
-                if !unsent || tried == MAX_ENDPOINTS || !balancer.is_ready() {
+                if !unsent || tried == MAX_ENDPOINTS || !to.balancer.is_ready() {
                     return Err(fault);
                 }
-                orig_proto::downgrade(request);
+                origin.restore(request);
             }
         }
     }
     unreachable!("the last endpoint either answers or fails")
 }
 
-/// `l5d-require-id`: the application insists on an identity.
-fn check_identity(endpoint: &Endpoint, required: Option<&http::HeaderValue>) -> Result<(), Fault> {
+/// `l5d-require-id`: the application insists on an identity, which the endpoint has to prove.
+fn check_identity(endpoint: &Endpoint, required: Option<&HeaderValue>) -> Result<(), Fault> {
     let Some(required) = required else { return Ok(()) };
-    let found = endpoint
-        .description()
-        .tls
-        .as_ref()
-        .map(|tls| tls.identity.as_str());
+    let peer = endpoint.pool().dial().peer.as_ref();
+    let found = peer.map(|peer| peer.tls.identity.as_str());
     if found.is_some_and(|found| found.as_bytes().eq_ignore_ascii_case(required.as_bytes())) {
         return Ok(());
     }
@@ -69,27 +88,60 @@ fn check_identity(endpoint: &Endpoint, required: Option<&http::HeaderValue>) -> 
     Err(Fault::because(Kind::PeerIdentity, Side::Server, text))
 }
 
-/// Gives the request the form that the endpoint's side expects.
-fn address(request: &mut Request<Body>, endpoint: &Endpoint, tunnel: bool) -> Result<(), Fault> {
-    let description = endpoint.description();
-    if let Some(authority) = &description.authority_override {
-        let uri = headers::with_authority(request.uri(), authority).ok_or_else(|| {
-            Fault::because(
-                Kind::Discovery,
-                Side::Control,
-                "the endpoint's authority is not valid",
-            )
-        })?;
-        *request.uri_mut() = uri;
-        request.headers_mut().remove(HOST);
-        request.headers_mut().remove(DST_CANONICAL);
+impl Origin {
+    fn of(request: &Request<Body>, tunnel: bool, dialled: SocketAddr) -> Self {
+        let host = request.headers().get(HOST).cloned();
+        Self {
+            version: request.version(),
+            uri: request.uri().clone(),
+            host,
+            tunnel,
+            dialled,
+        }
     }
-    if request.version() != Version::HTTP_2
-        && !tunnel
-        && description.hint == ProtocolHint::Http2
-        && !endpoint.is_local()
-    {
-        orig_proto::upgrade(request)?;
+
+    /// Makes the request again what it was.
+    fn restore(&self, request: &mut Request<Body>) {
+        *request.version_mut() = self.version;
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().remove(ORIG_PROTO);
+        if let Some(host) = &self.host {
+            request.headers_mut().insert(HOST, host.clone());
+        }
+    }
+
+    /// Gives the request the form that the endpoint's side expects. `true`: HTTP/1 that HTTP/2 carries.
+    fn address(&self, request: &mut Request<Body>, endpoint: &Endpoint) -> Result<bool, Fault> {
+        let description = endpoint.description();
+        let carried = self.version != Version::HTTP_2
+            && !self.tunnel
+            && description.hint == ProtocolHint::Http2
+            && !endpoint.is_local();
+        if let Some(authority) = &description.authority_override {
+            request.headers_mut().remove(DST_CANONICAL);
+            override_authority(request, authority, carried || self.version == Version::HTTP_2)?;
+        }
+        if carried {
+            let absolute = self.uri.authority().is_some();
+            orig_proto::upgrade(request, absolute, || self.dialled.to_string())?;
+        }
+        Ok(carried)
+    }
+}
+
+/// Makes a request one for another authority: HTTP/2 says it in the target, HTTP/1 in `Host`.
+fn override_authority(request: &mut Request<Body>, authority: &str, http2: bool) -> Result<(), Fault> {
+    let invalid = || {
+        let text = "the endpoint's authority is not valid";
+        Fault::because(Kind::Discovery, Side::Control, text)
+    };
+    if http2 {
+        *request.uri_mut() = headers::with_authority(request.uri(), authority).ok_or_else(invalid)?;
+        request.headers_mut().remove(HOST);
+    } else {
+        let host = HeaderValue::from_str(authority).map_err(|_| invalid())?;
+        request.headers_mut().insert(HOST, host);
+        *request.uri_mut() = orig_proto::origin_form(request.uri());
     }
     Ok(())
 }
@@ -97,23 +149,22 @@ fn address(request: &mut Request<Body>, endpoint: &Endpoint, tunnel: bool) -> Re
 /// The answer as the application is to see it: without what concerns one connection, or the peer proxy only.
 fn received(
     mut response: Response<Body>,
-    asked: Version,
+    origin: &Origin,
+    carried: bool,
     tunnel: Option<Wanted>,
     drain: &Drain,
-) -> Response<Body> {
-    if asked == Version::HTTP_2 {
-        *response.version_mut() = Version::HTTP_2;
+) -> Result<Response<Body>, Fault> {
+    if carried {
+        orig_proto::restore(&mut response, origin.version);
     } else {
-        orig_proto::restore(&mut response, asked);
+        response.headers_mut().remove(ORIG_PROTO);
+        *response.version_mut() = origin.version;
     }
-    match tunnel {
-        Some(tunnel) => tunnel.answered(&mut response, drain.clone()),
-        None => headers::strip_hop_by_hop(response.headers_mut()),
-    }
+    upgrade::settle(tunnel, &mut response, drain)?;
     let fields = response.headers_mut();
     if let Some(error) = fields.remove(PROXY_ERROR) {
         tracing::info!(?error, "Remote proxy error");
     }
     fields.remove(PROXY_CONNECTION);
-    response
+    Ok(response)
 }

@@ -8,11 +8,12 @@ use outrigger_policy::route::Head;
 
 use crate::balance::Balancer;
 use crate::error::{self, BoxError, Fault, Kind, Side};
-use crate::exchange::{self, Exchange};
+use crate::exchange::Exchange;
 use crate::http::body::{Body, Tracked};
-use crate::http::headers;
-use crate::http::respond::{self, Asked};
+use crate::http::headers::{self, ORIG_PROTO};
+use crate::http::respond::Asked;
 use crate::http::server::Closing;
+use crate::http::target;
 use crate::outbound::attempt;
 use crate::outbound::router::{Router, Target};
 use crate::outbound::shared::Outbound;
@@ -55,7 +56,7 @@ pub(super) async fn request(
     let mut exchange = Exchange::open(permit);
     let router = connection.target.router();
     let mut request = request.map(Body::from);
-    match forward(outbound, &router, &mut request, &mut exchange).await {
+    match forward(&connection, &router, &mut request, &mut exchange).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => refuse(&connection, exchange, fault, asked),
     }
@@ -63,13 +64,19 @@ pub(super) async fn request(
 
 /// Routes the request and sends it.
 async fn forward(
-    outbound: &Outbound,
+    connection: &Connection,
     router: &Router,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Fault> {
-    let balancer = route(router, request)?;
-    attempt::send(balancer, request, exchange, &outbound.drain).await
+    target::check(request)?;
+    // Proxies tell each other, applications do not.
+    request.headers_mut().remove(ORIG_PROTO);
+    let to = attempt::To {
+        balancer: route(router, request)?,
+        dialled: connection.target.dialled(),
+    };
+    attempt::send(to, request, exchange, &connection.outbound.drain).await
 }
 
 /// Finds the balancer of the route that the request takes.
@@ -94,49 +101,21 @@ fn route<'a>(router: &'a Router, request: &Request<Body>) -> Result<&'a Balancer
     found.then.balancer()
 }
 
-/// Answers a fault, unless the client's protocol has a better way to say it.
+/// Answers a fault.
 fn refuse(
     connection: &Connection,
     exchange: Exchange,
-    mut fault: Fault,
+    fault: Fault,
     asked: Asked,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
-    let outbound = &connection.outbound;
-    outbound.report.http_error(&fault);
-    let reset = fault
-        .source
-        .as_deref()
-        .and_then(|source| exchange::h2_reason(source));
-    if asked.version == Version::HTTP_2
-        && reset.is_some()
-        && let Some(source) = fault.source.take()
-    {
-        return Err(source);
-    }
-    let answer = fault.kind.answer();
+    connection.outbound.report.http_error(&fault);
     let dst = connection.target.dialled();
-    tracing::info!(%dst, reason = answer.reason, error = %error::chain(&fault), "Request failed");
-    if answer.close && asked.version == Version::HTTP_2 {
-        connection.closing.ask();
-    }
-    let context = format!("logical service {dst}: ");
-    Ok(exchange.track(respond::to_fault(&fault, &context, asked)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Bytes of the future: HTTP/2 allocates it for each request.
-    const BUDGET: usize = 1_700; // measured: 1,568
-
-    fn future_size<A, B, F>(_function: impl Fn(A, B) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn a_request_is_small() {
-        let size = future_size(request);
-        assert!(size <= BUDGET, "{size} bytes");
-    }
+    let reason = fault.kind.answer().reason;
+    tracing::info!(%dst, reason, error = %error::chain(&fault), "Request failed");
+    exchange.refuse(
+        fault,
+        asked,
+        &format!("logical service {dst}: "),
+        &connection.closing,
+    )
 }

@@ -106,11 +106,14 @@ async fn detect(
             hint.forget();
             http2(outbound, target, io).await
         }
-        First::Client(_, None) | First::Nobody(None) => tcp::opaque(io, route).await,
-        First::Client(_, Some((server, picked))) | First::Nobody(Some((server, picked))) => {
+        // The policy may have changed while nobody spoke.
+        First::Client(_, None) | First::Nobody(None) => tcp::opaque(io, target.router().opaque()?).await,
+        First::Client(_, Some((server, picked)))
+        | First::Nobody(Some((server, picked)))
+        | First::Server(server, picked) => {
+            target.router().opaque()?.balancer()?;
             Box::pin(tcp::join(io, server, picked)).await
         }
-        First::Server(server, picked) => Box::pin(tcp::join(io, server, picked)).await,
         First::Ended => Ok(()),
     }
 }

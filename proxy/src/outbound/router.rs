@@ -189,6 +189,20 @@ impl Router {
     }
 }
 
+impl Router {
+    /// The route for what is not HTTP.
+    pub(super) fn opaque(&self) -> Result<&Opaque, Fault> {
+        match &self.protocol {
+            Protocol::Detect { opaque, .. } | Protocol::Opaque(opaque) => Ok(opaque),
+            _ => Err(Fault::because(
+                Kind::Policy,
+                Side::Control,
+                "the destination takes nothing but HTTP or TLS",
+            )),
+        }
+    }
+}
+
 impl Protocol {
     /// The `protocol` label of `outbound_tcp_protocol_connections_total`.
     pub(super) fn label(&self) -> &'static str {

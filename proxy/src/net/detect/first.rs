@@ -70,16 +70,26 @@ impl Hint {
     }
 }
 
+/// What is made of a client's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// More may come.
+    SoFar,
+    /// This is all there will be, or all there was in time.
+    InAll,
+}
+
 /// What a client that speaks first speaks, `None` for as long as that can't be told.
-pub fn preface(bytes: &[u8]) -> Option<Preface> {
+pub fn preface(bytes: &[u8], heard: Heard) -> Option<Preface> {
     match http::preface(bytes) {
-        Preface::NeedMore => None,
+        Preface::NeedMore if heard == Heard::SoFar || bytes.is_empty() => None,
+        Preface::NeedMore => Some(http::stalled(bytes)),
         preface => Some(preface),
     }
 }
 
 /// Any byte at all.
-pub fn anything(bytes: &[u8]) -> Option<()> {
+pub fn anything(bytes: &[u8], _heard: Heard) -> Option<()> {
     (!bytes.is_empty()).then_some(())
 }
 
@@ -88,7 +98,7 @@ pub async fn word<T, K>(
     client: &mut impl Unread,
     patience: Patience,
     hint: &Hint,
-    decide: impl Fn(&[u8]) -> Option<T>,
+    decide: impl Fn(&[u8], Heard) -> Option<T>,
     dial: impl Future<Output = Result<(Io, K), Fault>>,
 ) -> io::Result<First<T, K>> {
     let mut read = BytesMut::new();
@@ -102,9 +112,14 @@ async fn race<T, K>(
     read: &mut BytesMut,
     patience: Patience,
     hint: &Hint,
-    decide: impl Fn(&[u8]) -> Option<T>,
+    decide: impl Fn(&[u8], Heard) -> Option<T>,
     dial: impl Future<Output = Result<(Io, K), Fault>>,
 ) -> io::Result<First<T, K>> {
+    let so_far = |bytes: &[u8]| decide(bytes, Heard::SoFar);
+    let in_all = |bytes: &[u8], server| match decide(bytes, Heard::InAll) {
+        Some(decided) => First::Client(decided, server),
+        None => First::Nobody(server),
+    };
     let start = Instant::now();
     let deadline = start + patience.total;
     let silence = if hint.is_believed() {
@@ -112,11 +127,11 @@ async fn race<T, K>(
     } else {
         patience.silence.min(patience.total)
     };
-    if let Ok(said) = timeout_at(start + silence, read_until(client, read, &decide)).await {
+    if let Ok(said) = timeout_at(start + silence, read_until(client, read, so_far)).await {
         return Ok(match said? {
             Some(decided) => First::Client(decided, None),
             None if read.is_empty() => First::Ended,
-            None => First::Nobody(None),
+            None => in_all(read, None),
         });
     }
     let mut dial = std::pin::pin!(dial);
@@ -124,10 +139,10 @@ async fn race<T, K>(
     loop {
         tokio::select! {
             biased;
-            said = read_until(client, read, &decide) => return Ok(match said? {
+            said = read_until(client, read, so_far) => return Ok(match said? {
                 Some(decided) => First::Client(decided, greeting.unread_into(server)),
                 None if read.is_empty() => First::Ended,
-                None => First::Nobody(greeting.unread_into(server)),
+                None => in_all(read, greeting.unread_into(server)),
             }),
             dialled = dial.as_mut(), if dialling => {
                 dialling = false;
@@ -142,7 +157,7 @@ async fn race<T, K>(
             } else {
                 hint.forget();
             },
-            () = sleep_until(deadline) => return Ok(First::Nobody(greeting.unread_into(server))),
+            () = sleep_until(deadline) => return Ok(in_all(read, greeting.unread_into(server))),
         }
     }
 }

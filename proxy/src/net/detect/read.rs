@@ -48,19 +48,19 @@ pub async fn client_hello(socket: &mut Socket, within: Duration) -> std::io::Res
         Hello::NeedMore => None,
         hello => Some(hello),
     };
-    seen(socket, within, decide).await
+    first_bytes(socket, within, decide).await
 }
 
-/// Reads the beginning of a request, where no server could speak first.
+/// Reads the beginning of a request.
 pub async fn preface(io: &mut Io, within: Duration) -> std::io::Result<Seen<Preface>> {
     let decide = |bytes: &[u8]| match http::preface(bytes) {
         Preface::NeedMore => None,
         preface => Some(preface),
     };
-    seen(io, within, decide).await
+    first_bytes(io, within, decide).await
 }
 
-async fn seen<T>(
+async fn first_bytes<T>(
     from: &mut impl Unread,
     within: Duration,
     decide: impl Fn(&[u8]) -> Option<T>,

@@ -1,0 +1,97 @@
+//! What a request is for: one host and one form, or none at all. What two readers could read in two ways is refused.
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
+
+use crate::error::{Fault, Kind, Side};
+
+/// Refuses a request whose target is ambiguous or has a form that its method does not take.
+///
+/// * `CONNECT` is for HTTP/1.1 and names an authority; nothing else names one alone (RFC 9112 §3.2.3).
+/// * There is at most one `Host` (RFC 9112 §3.2). The authority of an absolute-form target replaces it (§3.2.2); over
+///   HTTP/2 the two must agree (RFC 9113 §8.3.1). So policy and application judge the same name.
+pub fn check<B>(request: &mut Request<B>) -> Result<(), Fault> {
+    let authority_form = request.uri().scheme().is_none() && request.uri().authority().is_some();
+    let connect = request.method() == Method::CONNECT;
+    if connect != authority_form || (connect && request.version() != Version::HTTP_11) {
+        return bad("the request's target does not fit its method");
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (host, another) = (hosts.next(), hosts.next());
+    if another.is_some() {
+        return bad("the request has more than one Host");
+    }
+    let Some(authority) = request.uri().authority() else {
+        return Ok(());
+    };
+    let agrees = host.is_none_or(|host| same(host.as_bytes(), authority.as_str().as_bytes()));
+    if agrees {
+        return Ok(());
+    }
+    if request.version() == Version::HTTP_2 {
+        return bad("the request's Host is not its :authority");
+    }
+    let host = HeaderValue::from_str(authority.as_str());
+    replace_host(request.headers_mut(), host.ok());
+    Ok(())
+}
+
+fn replace_host(fields: &mut HeaderMap, host: Option<HeaderValue>) {
+    match host {
+        Some(host) => drop(fields.insert(HOST, host)),
+        None => drop(fields.remove(HOST)),
+    }
+}
+
+/// Whether two authorities are the same but for case and the default port.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let plain = |name: &[u8]| name.strip_suffix(b":80").unwrap_or(name).to_ascii_lowercase();
+    a.eq_ignore_ascii_case(b) || plain(a) == plain(b)
+}
+
+fn bad<T>(why: &'static str) -> Result<T, Fault> {
+    Err(Fault::because(Kind::BadRequest, Side::Client, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, target: &str, version: Version, hosts: &[&'static str]) -> Request<()> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target)
+            .version(version)
+            .body(())
+            .unwrap();
+        for host in hosts {
+            request.headers_mut().append(HOST, HeaderValue::from_static(host));
+        }
+        request
+    }
+
+    #[test]
+    fn two_hosts_are_refused() {
+        assert!(check(&mut request("GET", "/", Version::HTTP_11, &["a", "a"])).is_err());
+        assert!(check(&mut request("GET", "http://a/", Version::HTTP_2, &["b"])).is_err());
+    }
+
+    #[test]
+    fn the_authority_of_an_absolute_target_replaces_the_host() {
+        let mut request = request("GET", "http://public/", Version::HTTP_11, &["internal"]);
+        check(&mut request).unwrap();
+        assert_eq!(request.headers()[HOST], "public");
+    }
+
+    #[test]
+    fn case_and_the_default_port_make_no_other_host() {
+        check(&mut request("GET", "http://Web:80/", Version::HTTP_2, &["web"])).unwrap();
+    }
+
+    #[test]
+    fn an_authority_alone_is_for_connect_over_http1_only() {
+        assert!(check(&mut request("GET", "a:80", Version::HTTP_11, &[])).is_err());
+        assert!(check(&mut request("CONNECT", "a:80", Version::HTTP_10, &[])).is_err());
+        check(&mut request("CONNECT", "a:80", Version::HTTP_11, &["a:80"])).unwrap();
+    }
+}
