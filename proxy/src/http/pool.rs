@@ -54,6 +54,9 @@ pub struct Lease {
     pool: Arc<Pool>,
 }
 
+/// HTTP/2 connections in use that may end under one request before it fails; more is not bad luck.
+const MAX_GOODBYES: u32 = 3;
+
 /// A request that failed.
 #[derive(Debug)]
 pub struct Failed {
@@ -132,16 +135,25 @@ impl Pool {
     }
 
     async fn send_http2(&self, request: &mut Request<Body>) -> Result<Response<Body>, Failed> {
-        let sender = match self.current() {
-            Some(sender) => Ok(sender),
-            None => Box::pin(self.open_http2()).await,
-        };
-        let mut sender = sender.map_err(|fault| Failed { fault, unsent: true })?;
-        match sender.try_send_request(mem::take(request)).await {
-            Ok(response) => Ok(response.map(Body::from)),
-            Err(mut error) => {
-                let unsent = error.take_message();
-                Err(failed(error.into_error(), unsent, request))
+        let mut goodbyes = 0;
+        loop {
+            let (mut sender, reused) = match self.current() {
+                Some(sender) => (sender, true),
+                None => match Box::pin(self.open_http2()).await {
+                    Ok(sender) => (sender, false),
+                    Err(fault) => return Err(Failed { fault, unsent: true }),
+                },
+            };
+            match sender.try_send_request(mem::take(request)).await {
+                Ok(response) => return Ok(response.map(Body::from)),
+                Err(mut error) => match error.take_message() {
+                    // The server said goodbye (GOAWAY, RFC 9113 §6.8) before it took the request: a fresh connection.
+                    Some(unsent) if reused && goodbyes < MAX_GOODBYES => {
+                        *request = unsent;
+                        goodbyes += 1;
+                    }
+                    unsent => return Err(failed(error.into_error(), unsent, request)),
+                },
             }
         }
     }
