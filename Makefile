@@ -23,10 +23,10 @@ test: root setup check unit e2e ## Everything that decides whether a change is g
 check: lint deny docs-check ## Formatting, lints, licences, documentation: all that runs nothing of ours
 
 unit: ## Tests of one process or one namespace: units, properties, fuzz seeds, floors, documents, budgets
-	$(CARGO) test --locked --workspace --exclude outrigger-e2e
+	$(CARGO) test --locked --no-fail-fast --workspace --exclude outrigger-e2e
 
 e2e: root setup programs ## Two pods and a control plane in network namespaces, as root
-	$(CARGO) test --locked -p outrigger-e2e
+	$(CARGO) test --locked --no-fail-fast -p outrigger-e2e
 
 fuzz: ## Every fuzz target for a minute, with libFuzzer (SECONDS=n, TARGET=one of them)
 	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz and a nightly toolchain are needed:" \
