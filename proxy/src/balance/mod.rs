@@ -16,23 +16,20 @@ use crate::live::{Live, Publisher};
 #[derive(Clone, Debug)]
 pub struct Balancer {
     endpoints: Live<Vec<Arc<Endpoint>>>,
-    /// How long a request waits for an endpoint.
-    fail_fast: Duration,
 }
 
 impl Balancer {
     /// A balancer over one endpoint that never changes.
-    pub fn fixed(endpoint: Arc<Endpoint>, fail_fast: Duration) -> Self {
+    pub fn fixed(endpoint: Arc<Endpoint>) -> Self {
         Self {
             endpoints: Live::fixed(vec![endpoint]),
-            fail_fast,
         }
     }
 
     /// A balancer without endpoints so far, and the end that gives it some.
-    pub fn empty(fail_fast: Duration) -> (Publisher<Vec<Arc<Endpoint>>>, Self) {
+    pub fn empty() -> (Publisher<Vec<Arc<Endpoint>>>, Self) {
         let (publisher, endpoints) = Live::new(Vec::new());
-        (publisher, Self { endpoints, fail_fast })
+        (publisher, Self { endpoints })
     }
 
     /// Whether a request would not have to wait now.
@@ -40,11 +37,11 @@ impl Balancer {
         self.endpoints.get().iter().any(|endpoint| endpoint.is_ready())
     }
 
-    /// Picks an endpoint; if there is none at all, waits for one as long as fail-fast allows.
-    pub async fn pick(&self) -> Result<Picked, Fault> {
+    /// Picks an endpoint; if there is none at all, waits for one, as long as `fail_fast` allows.
+    pub async fn pick(&self, fail_fast: Duration) -> Result<Picked, Fault> {
         match self.try_pick() {
             Some(picked) => Ok(picked),
-            None => Box::pin(self.wait()).await,
+            None => Box::pin(self.wait(fail_fast)).await,
         }
     }
 
@@ -62,7 +59,7 @@ impl Balancer {
     }
 
     /// Waits until discovery brings an endpoint.
-    async fn wait(&self) -> Result<Picked, Fault> {
+    async fn wait(&self, fail_fast: Duration) -> Result<Picked, Fault> {
         let mut endpoints = self.endpoints.clone();
         let arrival = async {
             loop {
@@ -75,7 +72,7 @@ impl Balancer {
                 }
             }
         };
-        timeout(self.fail_fast, arrival)
+        timeout(fail_fast, arrival)
             .await
             .map_err(|_elapsed| Fault::new(Kind::FailFast, Side::Proxy))
     }

@@ -7,15 +7,6 @@ use crate::config::row::{OptionalVar, Var};
 use crate::config::value::{FrameSize, Window};
 use crate::config::vars;
 
-/// What waits for an endpoint of one destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Queue {
-    /// How many may wait.
-    pub capacity: usize,
-    /// How long each waits before it fails.
-    pub fail_fast: Duration,
-}
-
 /// Idle HTTP/1 connections to one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {

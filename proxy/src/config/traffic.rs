@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::env::Reader;
-use crate::config::http::{self, Http2Client, Http2Server, Pool, Queue};
+use crate::config::http::{self, Http2Client, Http2Server, Pool};
 use crate::config::socket::{self, Accept, Connect};
 use crate::config::value::{Addresses, Listeners, PortSet};
 use crate::config::vars;
@@ -22,10 +22,10 @@ pub struct Outbound {
     pub detect_timeout: Duration,
     /// Silence of a client after which the server may be the one that speaks first.
     pub server_first_after: Duration,
-    /// Requests that wait for an endpoint.
-    pub http_queue: Queue,
-    /// Connections that wait for an endpoint.
-    pub tcp_queue: Queue,
+    /// How long a request waits for an endpoint.
+    pub http_fail_fast: Duration,
+    /// How long a connection waits for an endpoint.
+    pub tcp_fail_fast: Duration,
     /// Requests in flight; more are shed.
     pub max_in_flight: usize,
     /// HTTP/1 connections to an endpoint.
@@ -55,8 +55,6 @@ pub struct Inbound {
     pub detect_timeout: Duration,
     /// Silence of a client after which the server may be the one that speaks first.
     pub server_first_after: Duration,
-    /// Requests that wait for the application.
-    pub http_queue: Queue,
     /// Requests in flight; more are shed.
     pub max_in_flight: usize,
     /// HTTP/1 connections to a port of the application.
@@ -85,14 +83,8 @@ pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
         connect: socket::outbound_connect(r),
         detect_timeout: r.read(&vars::OUTBOUND_DETECT_TIMEOUT),
         server_first_after: r.read(&vars::OUTBOUND_SERVER_FIRST_AFTER),
-        http_queue: Queue {
-            capacity: r.read(&vars::OUTBOUND_HTTP_QUEUE_CAPACITY),
-            fail_fast: r.read(&vars::OUTBOUND_HTTP_FAILFAST_TIMEOUT),
-        },
-        tcp_queue: Queue {
-            capacity: r.read(&vars::OUTBOUND_TCP_QUEUE_CAPACITY),
-            fail_fast: r.read(&vars::OUTBOUND_TCP_FAILFAST_TIMEOUT),
-        },
+        http_fail_fast: r.read(&vars::OUTBOUND_HTTP_FAILFAST_TIMEOUT),
+        tcp_fail_fast: r.read(&vars::OUTBOUND_TCP_FAILFAST_TIMEOUT),
         max_in_flight: r.read(&vars::OUTBOUND_MAX_IN_FLIGHT),
         pool: Pool {
             max_idle: r.read(&vars::OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),
@@ -114,10 +106,6 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         connect: socket::inbound_connect(r),
         detect_timeout: r.read(&vars::INBOUND_DETECT_TIMEOUT),
         server_first_after: r.read(&vars::INBOUND_SERVER_FIRST_AFTER),
-        http_queue: Queue {
-            capacity: r.read(&vars::INBOUND_HTTP_QUEUE_CAPACITY),
-            fail_fast: r.read(&vars::INBOUND_HTTP_FAILFAST_TIMEOUT),
-        },
         max_in_flight: r.read(&vars::INBOUND_MAX_IN_FLIGHT),
         pool: Pool {
             max_idle: r.read(&vars::INBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),

@@ -152,15 +152,15 @@ vars! {
     }
     section "Limits" {
         /// Requests that may wait for one inbound destination.
-        INBOUND_HTTP_QUEUE_CAPACITY: usize = "10000";
+        INBOUND_HTTP_QUEUE_CAPACITY: usize = "10000", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";
         /// How long such a request waits before it is answered with a failure.
-        INBOUND_HTTP_FAILFAST_TIMEOUT: Duration = "1s";
+        INBOUND_HTTP_FAILFAST_TIMEOUT: Duration = "1s", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";
         /// Connections that may wait for an endpoint of one destination.
-        OUTBOUND_TCP_QUEUE_CAPACITY: usize = "10000";
+        OUTBOUND_TCP_QUEUE_CAPACITY: usize = "10000", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";
         /// How long such a connection waits before it is closed.
         OUTBOUND_TCP_FAILFAST_TIMEOUT: Duration = "3s";
         /// Requests that may wait for an endpoint of one destination.
-        OUTBOUND_HTTP_QUEUE_CAPACITY: usize = "10000";
+        OUTBOUND_HTTP_QUEUE_CAPACITY: usize = "10000", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";
         /// How long such a request waits before it is answered with a failure.
         OUTBOUND_HTTP_FAILFAST_TIMEOUT: Duration = "3s";
         /// Inbound requests in flight; more are answered 503.

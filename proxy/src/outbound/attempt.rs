@@ -1,6 +1,7 @@
 //! Sends a request to an endpoint, and to another one when nothing of it was written.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri, Version};
@@ -25,6 +26,8 @@ const MAX_ENDPOINTS: usize = 3;
 pub(super) struct To<'a> {
     /// The endpoints.
     pub(super) balancer: &'a Balancer,
+    /// How long it waits for an endpoint.
+    pub(super) fail_fast: Duration,
     /// What the application dialled: the host of a request that names none.
     pub(super) dialled: SocketAddr,
 }
@@ -51,7 +54,7 @@ pub(super) async fn send(
     let required = request.headers_mut().remove(REQUIRE_ID);
     let origin = Origin::of(request, tunnel.is_some(), to.dialled);
     for tried in 1.. {
-        let picked = to.balancer.pick().await?;
+        let picked = to.balancer.pick(to.fail_fast).await?;
         let endpoint = picked.endpoint().clone();
         exchange.dispatch(endpoint.handles());
         exchange.at(picked);

@@ -74,6 +74,7 @@ async fn forward(
     request.headers_mut().remove(ORIG_PROTO);
     let to = attempt::To {
         balancer: route(router, request)?,
+        fail_fast: connection.outbound.config.http_fail_fast,
         dialled: connection.target.dialled(),
     };
     attempt::send(to, request, exchange, &connection.outbound.drain).await

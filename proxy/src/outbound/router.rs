@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::Version;
 use outrigger_policy::Unsupported;
@@ -87,7 +88,11 @@ pub struct Rule(Result<Backends, Unsupported>);
 
 /// What an opaque route leads to.
 #[derive(Debug)]
-pub struct Opaque(Result<Backends, Refusal>);
+pub struct Opaque {
+    backends: Result<Backends, Refusal>,
+    /// How long a connection waits for an endpoint.
+    pub(super) fail_fast: Duration,
+}
 
 #[derive(Debug)]
 enum Refusal {
@@ -229,7 +234,7 @@ impl Rule {
 impl Opaque {
     /// The balancer that a connection takes.
     pub(super) fn balancer(&self) -> Result<&Balancer, Fault> {
-        match &self.0 {
+        match &self.backends {
             Ok(backends) => backends.choose(),
             Err(Refusal::Forbidden) => Err(Fault::because(
                 Kind::Unauthorized,
@@ -352,12 +357,16 @@ impl Builder {
     }
 
     fn opaque(self: &Arc<Self>, route: &OpaqueRoute) -> Opaque {
-        Opaque(match &route.action {
+        let backends = match &route.action {
             OpaqueAction::Forward(distribution) => Ok(self.backends(distribution)),
             OpaqueAction::Forbid => Err(Refusal::Forbidden),
             OpaqueAction::NoRoute => Err(Refusal::NoRoute),
             OpaqueAction::Invalid(why) => Err(Refusal::Invalid(why.clone())),
-        })
+        };
+        Opaque {
+            backends,
+            fail_fast: self.config.tcp_fail_fast,
+        }
     }
 
     fn backends(self: &Arc<Self>, distribution: &Distribution) -> Backends {
@@ -383,7 +392,7 @@ impl Builder {
             }
             Dispatch::Forward(description) => Ok(self.forwards.get_or(description, || {
                 let endpoint = self.endpoint(description.clone(), &"".into(), LoadParams::default());
-                Balancer::fixed(Arc::new(endpoint), self.config.http_queue.fail_fast)
+                Balancer::fixed(Arc::new(endpoint))
             })),
             Dispatch::Balance { path, load } => Ok(self
                 .balancers
@@ -392,7 +401,7 @@ impl Builder {
     }
 
     fn balancer(self: &Arc<Self>, path: Arc<str>, load: LoadParams) -> Balancer {
-        let (publisher, balancer) = Balancer::empty(self.config.http_queue.fail_fast);
+        let (publisher, balancer) = Balancer::empty();
         let endpoints = self.discovery.endpoints(path.clone());
         self.control
             .spawn(follow(endpoints, publisher, Arc::downgrade(self), path, load));

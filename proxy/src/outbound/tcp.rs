@@ -25,7 +25,7 @@ pub(super) async fn opaque(io: Io, route: &Opaque) -> Result<(), Fault> {
 
 /// Opens a connection to where an opaque route leads.
 pub(super) async fn dial(route: &Opaque) -> Result<(Io, Picked), Fault> {
-    connect(route.balancer()?).await
+    connect(route.balancer()?, route.fail_fast).await
 }
 
 /// Passes bytes on between two connections. The endpoint carries them as load until they end.
@@ -58,9 +58,9 @@ pub(super) async fn tls(
 }
 
 /// Opens a connection to the least loaded endpoint that takes one.
-async fn connect(balancer: &Balancer) -> Result<(Io, Picked), Fault> {
+async fn connect(balancer: &Balancer, fail_fast: Duration) -> Result<(Io, Picked), Fault> {
     for tried in 1.. {
-        let picked = balancer.pick().await?;
+        let picked = balancer.pick(fail_fast).await?;
         match picked.endpoint().pool().dial().connect(None).await {
             Ok(io) => {
                 picked.answered();
