@@ -7,7 +7,7 @@
 //! | [`process`] | a program that runs in a pod under a user of its own, and its log |
 //! | [`app`] | the applications: nginx, MariaDB, PostgreSQL, a gRPC greeter, and small ones of our own |
 //! | [`manifest`] | Kubernetes manifests |
-//! | [`http`], [`tls`], [`metrics`], [`capture`] | what tests say and read on the wire |
+//! | [`http`], [`load`], [`tls`], [`metrics`], [`capture`] | what tests say and read on the wire |
 //! | [`wait`] | waiting for a condition |
 //!
 //! Everything here needs root, and panics with a reason when what it is asked for does not happen. Nothing has a name
@@ -18,6 +18,7 @@ pub mod app;
 pub mod capture;
 mod dns;
 pub mod http;
+pub mod load;
 pub mod manifest;
 pub mod mesh;
 pub mod metrics;

@@ -2,7 +2,8 @@
 
 use outrigger_e2e::app;
 use outrigger_e2e::http::{self, Echo, GATE};
-use outrigger_e2e::mesh::{Mesh, Meshed};
+use outrigger_e2e::load::Load;
+use outrigger_e2e::mesh::{Mesh, Meshed, until_status};
 use outrigger_e2e::wait;
 use std::io::{Read, Write};
 use std::thread;
@@ -37,6 +38,29 @@ fn a_request_in_flight_is_answered_before_either_proxy_ends() {
         let status = ending.proxy().ended();
         assert_eq!(status.code(), Some(0), "{}", ending.proxy().log());
     }
+}
+
+#[test]
+fn a_servers_proxy_ends_under_load_with_no_failed_request() {
+    let mesh = Mesh::start();
+    let servers = ["leaving", "staying"].map(|name| mesh.pod(name).ports(&[8080]).meshed());
+    let client = mesh.pod("client").meshed();
+    let echoes = servers.each_ref().map(|server| Echo::serve(server, 8080));
+    let web = mesh.service("web", 80, &[(&servers[0], 8080), (&servers[1], 8080)]);
+    until_status(&client, web, "web", 200);
+    let load = Load::start(&client, web);
+    wait::until("requests to both", || {
+        echoes.iter().all(|echo| echo.requests() > 20).then_some(())
+    });
+    servers[0].proxy().terminate();
+    assert_eq!(
+        servers[0].proxy().ended().code(),
+        Some(0),
+        "{}",
+        servers[0].proxy().log()
+    );
+    load.wait_for(100);
+    assert_eq!(load.stop(), Vec::<String>::new());
 }
 
 #[test]
