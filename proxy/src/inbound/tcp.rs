@@ -20,7 +20,8 @@ pub(super) async fn forward(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) ->
         return refused(inbound, &arrival, deny);
     }
     let app = dial(inbound, &arrival).await?;
-    join(inbound, arrival, io, app).await
+    // Boxed, so that connections of HTTP keep no room for it.
+    Box::pin(join(inbound, arrival, io, app)).await
 }
 
 /// Passes bytes on between two connections for as long as the policy permits it.

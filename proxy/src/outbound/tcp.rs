@@ -20,12 +20,13 @@ const MAX_ENDPOINTS: usize = 3;
 /// Passes a connection's bytes on by an opaque route.
 pub(super) async fn opaque(io: Io, route: &Opaque) -> Result<(), Fault> {
     let (server, picked) = dial(route).await?;
-    join(io, server, picked).await
+    // Boxed, so that connections of HTTP keep no room for it.
+    Box::pin(join(io, server, picked)).await
 }
 
 /// Opens a connection to where an opaque route leads.
 pub(super) async fn dial(route: &Opaque) -> Result<(Io, Picked), Fault> {
-    connect(route.balancer()?, route.fail_fast).await
+    Box::pin(connect(route.balancer()?, route.fail_fast)).await
 }
 
 /// Passes bytes on between two connections. The endpoint carries them as load until they end.

@@ -2,7 +2,5 @@
 
 mod channel;
 mod discovery;
-mod dns;
 mod identity;
-mod lines;
 mod stream;
