@@ -454,14 +454,22 @@ fn what_is_not_built_is_warned_about_once() {
             "TAP_SVC_NAME",
             Some("tap.linkerd-viz.serviceaccount.identity.linkerd.cluster.local"),
         ),
-        ("DNS_MIN_TTL", Some("1s")),
-        ("DNS_MAX_TTL", Some("9s")),
+        ("INBOUND_PORTS_REQUIRE_IDENTITY", Some("80")),
+        ("INBOUND_PORTS_REQUIRE_TLS", Some("81")),
     ]);
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(
-        warnings
-            .iter()
-            .any(|text| text.contains("DNS_MIN_TTL, LINKERD2_PROXY_DNS_MAX_TTL"))
+    assert!(warnings.iter().any(|text| {
+        text.contains("INBOUND_PORTS_REQUIRE_IDENTITY, LINKERD2_PROXY_INBOUND_PORTS_REQUIRE_TLS")
+    }));
+}
+
+#[test]
+fn lifetimes_of_dns_answers_that_contradict_each_other_are_refused() {
+    let max = ("DNS_MAX_TTL", Some("9s"));
+    assert!(errors(&[("DNS_MIN_TTL", Some("10s")), max]).contains("must not be longer than"));
+    assert_eq!(
+        config(&[max]).control.policy.dns.max,
+        Some(Duration::from_secs(9))
     );
 }
 

@@ -37,6 +37,17 @@ pub struct ControlAddr {
     pub identity: Option<DnsName>,
     /// How it is connected to.
     pub connect: Connect,
+    /// How long its addresses are used for.
+    pub dns: DnsLifetime,
+}
+
+/// The bounds of the time that an answer from DNS is used for. Min ≤ max.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DnsLifetime {
+    /// The least.
+    pub min: Option<Duration>,
+    /// The longest.
+    pub max: Option<Duration>,
 }
 
 /// What the control plane is asked.
@@ -77,8 +88,13 @@ pub struct StreamTimeouts {
 }
 
 /// Reads what concerns the control plane; `None` is an error that has been recorded.
-pub(in crate::config) fn read(r: &mut Reader<'_>, inbound: &Inbound, outbound: &Outbound) -> Option<Control> {
-    let connects = (&inbound.connect, &outbound.connect);
+pub(in crate::config) fn read(
+    r: &mut Reader<'_>,
+    inbound: &Inbound,
+    outbound: &Outbound,
+    dns: DnsLifetime,
+) -> Option<Control> {
+    let connects = (&inbound.connect, &outbound.connect, dns);
     let destination = service(
         r,
         &vars::DESTINATION_SVC_ADDR,
@@ -111,7 +127,7 @@ pub(in crate::config) fn service(
     addr: &OptionalVar<HostPort>,
     name: &OptionalVar<DnsName>,
     reason: &'static str,
-    (loopback, remote): (&Connect, &Connect),
+    (loopback, remote, dns): (&Connect, &Connect, DnsLifetime),
 ) -> Option<ControlAddr> {
     let identity = r.optional(name);
     let location = r.required(addr, reason)?;
@@ -120,6 +136,7 @@ pub(in crate::config) fn service(
             addr: location,
             identity: None,
             connect: loopback.clone(),
+            dns,
         });
     }
     if !r.is_set(&name.row) {
@@ -132,6 +149,7 @@ pub(in crate::config) fn service(
         addr: location,
         identity: Some(identity?),
         connect: remote.clone(),
+        dns,
     })
 }
 
@@ -177,6 +195,19 @@ fn default_inbound(r: &mut Reader<'_>, detect_timeout: Duration) -> DefaultInbou
         opaque_ports: r.read(&vars::INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION),
         detect_timeout,
     }
+}
+
+/// Reads the bounds of the time that answers from DNS are used for: the same for every service.
+pub(in crate::config) fn dns_lifetime(r: &mut Reader<'_>) -> DnsLifetime {
+    let lifetime = DnsLifetime {
+        min: r.optional(&vars::DNS_MIN_TTL),
+        max: r.optional(&vars::DNS_MAX_TTL),
+    };
+    if lifetime.min > lifetime.max.or(lifetime.min) {
+        let (min, max) = (vars::DNS_MIN_TTL.row.name, vars::DNS_MAX_TTL.row.name);
+        r.conflict(format!("{min} must not be longer than {max}"));
+    }
+    lifetime
 }
 
 fn stream_timeouts(r: &mut Reader<'_>) -> StreamTimeouts {

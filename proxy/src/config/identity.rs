@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outrigger_policy::name::{DnsName, Identity as Id};
 
-use crate::config::control::{self, ControlAddr};
+use crate::config::control::{self, ControlAddr, DnsLifetime};
 use crate::config::env::Reader;
 use crate::config::traffic::{Inbound, Outbound};
 use crate::config::value::TrustAnchors;
@@ -37,6 +37,7 @@ pub(in crate::config) fn read(
     r: &mut Reader<'_>,
     inbound: &Inbound,
     outbound: &Outbound,
+    dns: DnsLifetime,
 ) -> Option<Identity> {
     r.optional(&vars::IDENTITY_DISABLED);
     let trust_anchors = r.required(
@@ -54,7 +55,7 @@ pub(in crate::config) fn read(
         &vars::IDENTITY_SVC_ADDR,
         &vars::IDENTITY_SVC_NAME,
         "there is no identity service to ask (this version has no SPIRE client)",
-        (&inbound.connect, &outbound.connect),
+        (&inbound.connect, &outbound.connect, dns),
     );
     let (min_refresh, max_refresh) = (
         r.read(&vars::IDENTITY_MIN_REFRESH),

@@ -17,7 +17,7 @@ pub mod workers;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use control::{Control, ControlAddr, DefaultInbound, Discovery, StreamTimeouts};
+pub use control::{Control, ControlAddr, DefaultInbound, Discovery, DnsLifetime, StreamTimeouts};
 pub use env::{Error, Errors, Lookup, Warning};
 pub use http::{FlowControl, Http2Client, Http2Server, KeepAlive, Pool};
 pub use identity::Identity;
@@ -91,8 +91,9 @@ impl Config {
         };
         let inbound = traffic::inbound(&mut r, admin.listen.port());
         let outbound = traffic::outbound(&mut r);
-        let control = control::read(&mut r, &inbound, &outbound);
-        let identity = identity::read(&mut r, &inbound, &outbound);
+        let dns = control::dns_lifetime(&mut r);
+        let control = control::read(&mut r, &inbound, &outbound, dns);
+        let identity = identity::read(&mut r, &inbound, &outbound, dns);
         let process = process(&mut r);
         for (_, rows) in vars::SECTIONS {
             r.check_not_built(rows);

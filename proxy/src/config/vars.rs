@@ -314,10 +314,10 @@ vars! {
         CONTROL_STREAM_LIFETIME: OptionalDuration;
         /// The only identity that may tap. Unset: nobody.
         TAP_SVC_NAME: Identity, not_built "tap";
-        /// The least time that an answer from DNS is used for.
-        DNS_MIN_TTL: Duration, not_built "clamping of DNS lifetimes";
-        /// The longest time that an answer from DNS is used for.
-        DNS_MAX_TTL: Duration, not_built "clamping of DNS lifetimes";
+        /// The least time that addresses of the control plane are used for before DNS is asked again. Never below 5 s.
+        DNS_MIN_TTL: Duration;
+        /// The longest time. At least the least; 5 s if it is less.
+        DNS_MAX_TTL: Duration;
     }
     section "Tracing" {
         /// The collector of spans (OTLP). Unset: no spans are sent.

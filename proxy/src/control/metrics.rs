@@ -13,18 +13,48 @@ pub struct Metrics {
     connect_failures: Family<Client, Counter>,
     reopened: Family<Stream, Counter>,
     undecodable: Family<Stream, Counter>,
+    resolutions: Family<Resolution, Counter>,
     expiration: Family<(), Gauge>,
     refreshed: Family<(), Gauge>,
     refreshes: Family<Outcome, Counter>,
 }
 
-/// The handles of one connection.
+/// Who of the proxy speaks to the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Client {
+    /// Gets the certificate, and so has to do without.
+    Identity,
+    /// Asks for endpoints and profiles.
+    Destination,
+    /// Asks for policies.
+    Policy,
+}
+
+/// The handles of one channel.
 #[derive(Clone, Debug)]
 pub(crate) struct ChannelMetrics {
     /// 1 while there is a connection.
     pub(crate) connected: Arc<Gauge>,
     /// Attempts that failed: TCP, TLS or the other's identity.
     pub(crate) failures: Arc<Counter>,
+    /// Questions to DNS.
+    pub(crate) dns: DnsMetrics,
+}
+
+/// The handles of one client's questions to DNS.
+#[derive(Clone, Debug)]
+pub(crate) struct DnsMetrics {
+    pub(crate) srv: Resolutions,
+    /// A and AAAA together.
+    pub(crate) address: Resolutions,
+}
+
+/// The handles of questions for one type of record.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolutions {
+    pub(crate) found: Arc<Counter>,
+    /// Without an address, for whatever reason.
+    pub(crate) missing: Arc<Counter>,
 }
 
 /// The handles of one kind of stream.
@@ -50,7 +80,11 @@ pub(crate) struct CertificateMetrics {
 struct Outcome(&'static str);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Client(&'static str);
+struct Resolution {
+    client: Client,
+    record_type: &'static str,
+    result: &'static str,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Stream(&'static str);
@@ -75,6 +109,10 @@ impl Metrics {
                 Name::classic("outrigger_control_undecodable_total"),
                 "Messages of the control plane that could not be used; the last good one stays in force",
             ),
+            resolutions: registry.counter(
+                Name::open("control_dns_resolutions_total"),
+                "Questions to DNS for the control plane; not_found is every one that brought no address, for whatever reason",
+            ),
             expiration: registry.gauge(
                 Name::open("control_identity_cert_expiration_timestamp_seconds"),
                 "When the proxy's certificate expires, in seconds since 1970",
@@ -90,10 +128,28 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn channel(&self, client: &'static str) -> ChannelMetrics {
+    pub(crate) fn channel(&self, client: Client) -> ChannelMetrics {
         ChannelMetrics {
-            connected: self.connected.handle(Client(client)),
-            failures: self.connect_failures.handle(Client(client)),
+            connected: self.connected.handle(client),
+            failures: self.connect_failures.handle(client),
+            dns: DnsMetrics {
+                srv: self.resolutions(client, "SRV"),
+                address: self.resolutions(client, "A/AAAA"),
+            },
+        }
+    }
+
+    fn resolutions(&self, client: Client, record_type: &'static str) -> Resolutions {
+        let handle = |result| {
+            self.resolutions.handle(Resolution {
+                client,
+                record_type,
+                result,
+            })
+        };
+        Resolutions {
+            found: handle("ok"),
+            missing: handle("not_found"),
         }
     }
 
@@ -110,6 +166,17 @@ impl Metrics {
         StreamMetrics {
             reopened: self.reopened.handle(Stream(stream)),
             undecodable: self.undecodable.handle(Stream(stream)),
+        }
+    }
+}
+
+impl Client {
+    /// Its name in logs and labels.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Destination => "destination",
+            Self::Policy => "policy",
         }
     }
 }
@@ -142,7 +209,17 @@ impl EncodeLabels for Client {
     const DOC: &'static str = "client";
 
     fn encode(&self, out: &mut LabelWriter<'_>) {
-        out.label("client", self.0);
+        out.label("client", self.name());
+    }
+}
+
+impl EncodeLabels for Resolution {
+    const DOC: &'static str = "client, record_type, result";
+
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        out.label("client", self.client.name());
+        out.label("record_type", self.record_type);
+        out.label("result", self.result);
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | [`channel`] | one HTTP/2 connection to a service of the control plane, re-made when it fails |
+//! | `dns` | where a service of the control plane is, asked again when the answer expires |
+//! | [`channel`] | HTTP/2 to it, for gRPC |
+//! | `keeper` | dials its addresses, and dials again when a connection fails |
+//! | `lines` | the connections, and the streams that still fit on them |
 //! | [`stream`] | one watch over it, re-opened when it ends |
 //! | [`discovery`] | what is known of destinations and ports, as `Live` values |
 //! | [`identity`] | the proxy's certificate, renewed in time |
@@ -11,7 +14,10 @@
 
 pub mod channel;
 pub mod discovery;
+mod dns;
 pub mod identity;
+mod keeper;
+mod lines;
 pub mod metrics;
 pub mod stream;
 #[cfg(test)]

@@ -130,17 +130,13 @@ where
         let message = stream.message().await?;
         Ok((stream, message))
     });
-    let mut next = opened.await;
+    let mut next = until(end, opened).await;
     loop {
         match next {
             Ok((mut stream, Some(message))) => {
                 take(Update { message, first });
                 first = false;
-                let message = bounded(idle, stream.message());
-                let message = match end {
-                    Some(end) => timeout_at(end, message).await.unwrap_or_else(|_| Err(expired())),
-                    None => message.await,
-                };
+                let message = until(end, bounded(idle, stream.message())).await;
                 next = message.map(|message| (stream, message));
             }
             Ok((_, None)) => return ControlFlow::Continue(Status::ok("the stream ended")),
@@ -158,6 +154,16 @@ async fn bounded<T>(
 ) -> Result<T, Status> {
     match limit {
         Some(limit) => timeout(limit, answer).await.unwrap_or_else(|_| Err(expired())),
+        None => answer.await,
+    }
+}
+
+async fn until<T>(
+    end: Option<Instant>,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    match end {
+        Some(end) => timeout_at(end, answer).await.unwrap_or_else(|_| Err(expired())),
         None => answer.await,
     }
 }

@@ -23,9 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::config::{Backoff, Connect, ControlAddr, Host, HostPort, Http2Client};
+use crate::config::{Backoff, Connect, ControlAddr, DnsLifetime, Host, HostPort, Http2Client};
 use crate::control::channel::Channel;
-use crate::control::metrics::Metrics;
+use crate::control::metrics::{Client, Metrics};
 use crate::live::Live;
 use crate::telemetry::Registry;
 use crate::tls::testing::Ca;
@@ -63,13 +63,22 @@ impl Fake {
         Self::at("127.0.0.1:0".parse().unwrap(), None).await
     }
 
+    /// Plaintext, with so many streams on a connection.
+    pub(crate) async fn limited(max_streams: u32) -> Self {
+        Self::listen("127.0.0.1:0".parse().unwrap(), None, max_streams).await
+    }
+
     /// With TLS where there are credentials.
     pub(crate) async fn at(addr: SocketAddr, credentials: Option<Credentials>) -> Self {
+        Self::listen(addr, credentials, u32::MAX).await
+    }
+
+    async fn listen(addr: SocketAddr, credentials: Option<Credentials>, max_streams: u32) -> Self {
         let listener = TcpListener::bind(addr).await.unwrap();
         let (calls, taken) = mpsc::channel(64);
         let addr = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, credentials.map(Arc::new), calls));
+        tasks.spawn(accept(listener, credentials.map(Arc::new), max_streams, calls));
         Self {
             addr,
             calls: taken,
@@ -181,28 +190,42 @@ pub(crate) fn address(addr: SocketAddr, name: Option<&str>) -> ControlAddr {
             user_timeout: None,
             backoff,
         },
+        dns: DnsLifetime::default(),
     }
 }
 
 pub(crate) fn open(addr: &ControlAddr, credentials: Live<Credentials>) -> Channel {
-    let metrics = metrics().channel("test");
-    Channel::open("test", addr, &HTTP2, credentials, metrics, &Handle::current()).unwrap()
+    let metrics = metrics().channel(Client::Destination);
+    Channel::open(
+        Client::Destination,
+        addr,
+        &HTTP2,
+        credentials,
+        metrics,
+        &Handle::current(),
+    )
+    .unwrap()
 }
 
 pub(crate) fn metrics() -> Metrics {
     Metrics::register(&mut Registry::new(Duration::from_secs(600)))
 }
 
-async fn accept(listener: TcpListener, credentials: Option<Arc<Credentials>>, calls: mpsc::Sender<Call>) {
+async fn accept(
+    listener: TcpListener,
+    credentials: Option<Arc<Credentials>>,
+    max_streams: u32,
+    calls: mpsc::Sender<Call>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let (io, _) = listener.accept().await.unwrap();
         let (credentials, calls) = (credentials.clone(), calls.clone());
         connections.spawn(async move {
             match credentials {
-                None => serve(io, calls).await,
+                None => serve(io, max_streams, calls).await,
                 Some(credentials) => match tls::server::accept(&credentials, io, false).await {
-                    Ok(accepted) => serve(accepted.stream, calls).await,
+                    Ok(accepted) => serve(accepted.stream, max_streams, calls).await,
                     Err(_refused) => {}
                 },
             }
@@ -210,9 +233,13 @@ async fn accept(listener: TcpListener, credentials: Option<Arc<Credentials>>, ca
     }
 }
 
-async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: I, calls: mpsc::Sender<Call>) {
+async fn serve<I>(io: I, max_streams: u32, calls: mpsc::Sender<Call>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request| handle(request, calls.clone()));
     let _ended = http2::Builder::new(TokioExecutor::new())
+        .max_concurrent_streams(max_streams)
         .serve_connection(TokioIo::new(io), service)
         .await;
 }

@@ -22,7 +22,7 @@ pub use self::endpoints::{Endpoints, MAX_ENDPOINTS};
 pub use self::target::DiscoveryError;
 use crate::config;
 use crate::control::channel::{self, Channel};
-use crate::control::metrics::Metrics;
+use crate::control::metrics::{Client, Metrics};
 use crate::control::stream::{ENDPOINTS, INBOUND, Kind, OUTBOUND, PROFILE, Upkeep};
 use crate::control::waits::backoff;
 use crate::live::Live;
@@ -52,10 +52,10 @@ impl Discovery {
         metrics: &Metrics,
         runtime: &Handle,
     ) -> Result<Self, channel::Error> {
-        let open = |name, addr| {
-            let metrics = metrics.channel(name);
+        let open = |client, addr| {
+            let metrics = metrics.channel(client);
             Channel::open(
-                name,
+                client,
                 addr,
                 &control.http2_client,
                 credentials.clone(),
@@ -72,8 +72,8 @@ impl Discovery {
             },
             metrics: metrics.stream(kind.name),
         };
-        let destination = open("destination", &control.destination)?;
-        let policy = open("policy", &control.policy)?;
+        let destination = open(Client::Destination, &control.destination)?;
+        let policy = open(Client::Policy, &control.policy)?;
         let asked = &control.discovery;
         Ok(Self(Arc::new(Sources {
             endpoints: endpoints::Source::new(

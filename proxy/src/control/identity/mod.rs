@@ -15,8 +15,8 @@ pub use self::csr::DirectoryError;
 use self::grpc::{Applicant, CertifyError};
 use self::renewal::{Bounds, renew};
 use crate::config;
-use crate::control::channel::{Channel, IDENTITY};
-use crate::control::metrics::Metrics;
+use crate::control::channel::Channel;
+use crate::control::metrics::{Client, Metrics};
 use crate::live::{Ended, Live};
 use crate::tls::{self, Credentials, TrustAnchors};
 
@@ -90,10 +90,10 @@ struct Service {
 impl Service {
     /// One attempt. It makes a connection of its own: an idle one might be dead, and the service be behind many.
     async fn certify(self: Arc<Self>) -> Result<Credentials, CertifyError> {
-        let metrics = self.metrics.channel(IDENTITY);
+        let metrics = self.metrics.channel(Client::Identity);
         let credentials = self.anonymous.clone();
         let channel = Channel::open(
-            IDENTITY,
+            Client::Identity,
             &self.addr,
             &self.http2,
             credentials,

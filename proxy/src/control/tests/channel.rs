@@ -3,12 +3,13 @@
 use outrigger_policy::name::{DnsName, Identity};
 use outrigger_proto::destination::destination_client::DestinationClient;
 use outrigger_proto::destination::{DestinationProfile, GetDestination};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tonic::Status;
 
 use crate::control::channel::Channel;
-use crate::control::metrics::ChannelMetrics;
+use crate::control::metrics::{ChannelMetrics, Client};
 use crate::control::testing::{Fake, HTTP2, address, metrics, open};
 use crate::live::Live;
 use crate::tls::testing::Ca;
@@ -33,13 +34,13 @@ fn profile(name: &str) -> DestinationProfile {
 
 /// A channel by mutual TLS, and what it counts.
 fn mesh_channel(ca: &Ca, fake: &Fake) -> (Channel, ChannelMetrics) {
-    let metrics = metrics().channel("test");
+    let metrics = metrics().channel(Client::Destination);
     let (addr, credentials) = (
         address(fake.addr, Some(CONTROLLER)),
         Live::fixed(ca.credentials(WEB)),
     );
     let channel = Channel::open(
-        "test",
+        Client::Destination,
         &addr,
         &HTTP2,
         credentials,
@@ -137,9 +138,7 @@ async fn garbage_instead_of_http_2_is_no_connection_for_long() {
     let channel = open(&addr, Live::fixed(Ca::new("ca").credentials(WEB)));
     for _ in 0..3 {
         let (mut io, _) = listener.accept().await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut io, b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            .await
-            .unwrap();
+        io.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     }
     drop(channel);
 }
@@ -150,7 +149,9 @@ async fn a_peer_that_falls_silent_is_found_by_pings() {
     let addr = address(listener.local_addr().unwrap(), None);
     let channel = open(&addr, Live::fixed(Ca::new("ca").credentials(WEB)));
     let asked = tokio::spawn(ask(channel.clone()));
-    let (_silent, _) = listener.accept().await.unwrap();
+    let (mut silent, _) = listener.accept().await.unwrap();
+    // SETTINGS without any, and not a word after it.
+    silent.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
     until(|| channel.is_connected()).await;
     // Only timers are left to do something: time jumps from one to the next.
     tokio::time::pause();

@@ -2,5 +2,7 @@
 
 mod channel;
 mod discovery;
+mod dns;
 mod identity;
+mod lines;
 mod stream;

@@ -107,6 +107,13 @@ async fn a_silent_stream_is_opened_again_when_its_timeout_says_so() {
         (
             false,
             StreamTimeouts {
+                lifetime: Some(ms),
+                ..StreamTimeouts::default()
+            },
+        ),
+        (
+            false,
+            StreamTimeouts {
                 initial: Some(ms),
                 ..StreamTimeouts::default()
             },
