@@ -159,3 +159,36 @@ fn micros(time: Duration) -> u64 {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::http::pool::testing::pool;
+    use crate::telemetry::handles::Handles;
+    use crate::telemetry::http::{EndpointLabels, HttpMetrics};
+    use crate::telemetry::labels::{Dst, NoTls, Target, TlsConnect};
+    use crate::telemetry::registry::Registry;
+
+    /// An endpoint on a port of an address that nothing is ever sent to.
+    pub(crate) fn endpoint(port: u16) -> Arc<Endpoint> {
+        let addr = std::net::SocketAddr::from(([192, 0, 2, 1], port));
+        let metrics = HttpMetrics::register(&mut Registry::new(Duration::from_secs(60)));
+        let labels = EndpointLabels::Outbound {
+            authority: None,
+            target: Target(addr),
+            tls: TlsConnect::NoIdentity(NoTls::NotProvided),
+            dst: Dst::default(),
+        };
+        let backoff = Backoff::try_new(Duration::from_secs(60), Duration::from_secs(60), 0.0).unwrap();
+        let handles = Handles::new(&metrics, labels);
+        let load = LoadParams::default();
+        Arc::new(Endpoint::new(
+            Description::bare(addr),
+            pool(addr),
+            handles,
+            load,
+            backoff,
+            false,
+        ))
+    }
+}

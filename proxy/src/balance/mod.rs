@@ -77,3 +77,57 @@ impl Balancer {
             .map_err(|_elapsed| Fault::new(Kind::FailFast, Side::Proxy))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::endpoint::testing::endpoint;
+
+    const FAIL_FAST: Duration = Duration::from_secs(3);
+
+    #[tokio::test]
+    async fn a_request_waits_for_the_first_endpoint() {
+        let (publisher, balancer) = Balancer::empty();
+        let waiting = tokio::spawn(async move { balancer.pick(FAIL_FAST).await });
+        tokio::task::yield_now().await;
+        publisher.set(vec![endpoint(1)]);
+        let picked = waiting.await.unwrap().unwrap();
+        assert_eq!(picked.endpoint().description().addr.port(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_endpoint_a_request_fails_fast() {
+        let (_publisher, balancer) = Balancer::empty();
+        assert_eq!(balancer.pick(FAIL_FAST).await.unwrap_err().kind, Kind::FailFast);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_can_not_be_reached_is_avoided_while_another_can() {
+        let (publisher, balancer) = Balancer::empty();
+        publisher.set(vec![endpoint(1), endpoint(2)]);
+        balancer.endpoints.get()[0].unreachable();
+        for _ in 0..50 {
+            let picked = balancer.pick(FAIL_FAST).await.unwrap();
+            assert_eq!(picked.endpoint().description().addr.port(), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn with_every_endpoint_unreachable_one_is_tried_all_the_same() {
+        let balancer = Balancer::fixed(endpoint(1));
+        balancer.endpoints.get()[0].unreachable();
+        assert!(!balancer.is_ready());
+        assert!(balancer.pick(FAIL_FAST).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_load_for_as_long_as_it_is_picked() {
+        let balancer = Balancer::fixed(endpoint(1));
+        let idle = balancer.endpoints.get()[0].load_regardless(endpoint::now());
+        let picked = balancer.pick(FAIL_FAST).await.unwrap();
+        assert!(picked.endpoint().load_regardless(endpoint::now()) > idle * 1.5);
+        let endpoint = picked.endpoint().clone();
+        drop(picked);
+        assert!(endpoint.load_regardless(endpoint::now()) <= idle);
+    }
+}

@@ -262,3 +262,19 @@ impl AsyncWrite for Io {
         Poll::Ready(io.note(result))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Counts nothing.
+    #[derive(Debug)]
+    pub(crate) struct Unmetered;
+
+    impl Meter for Unmetered {
+        fn opened(&self) {}
+        fn read(&self, _bytes: usize) {}
+        fn written(&self, _bytes: usize) {}
+        fn closed(&self, _errno: Option<i32>) {}
+    }
+}
