@@ -4,6 +4,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use outrigger_policy::endpoint::Http2Params;
 
+use crate::config;
 use crate::http::body::Body;
 use crate::net::io::Io;
 
@@ -19,6 +20,15 @@ pub struct Windows {
     pub stream: u32,
     /// Of the connection.
     pub connection: u32,
+}
+
+impl From<&config::Http2Client> for Windows {
+    fn from(client: &config::Http2Client) -> Self {
+        Self {
+            stream: client.stream_window,
+            connection: client.connection_window,
+        }
+    }
 }
 
 /// Starts HTTP/1 on a connection.

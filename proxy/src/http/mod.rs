@@ -9,3 +9,6 @@ pub mod respond;
 pub mod server;
 pub mod target;
 pub mod upgrade;
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,25 @@
 //! Connections to one address: an idle stack for HTTP/1, one shared connection for HTTP/2.
 
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::Shared;
 use http::{Request, Response, Version};
 use outrigger_policy::endpoint::Http2Params;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::error::{Fault, Kind, Side};
+use crate::config;
+use crate::error::{self, Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::client::{self, Http1, Http2, Windows};
 use crate::net::header::Session;
 use crate::tls::dial::Dial;
+
+/// HTTP/1 connections of one pool that are opened to the end even if their request has gone meanwhile.
+const FINISHED_DIALS: usize = 16;
 
 /// Connections to one address.
 #[derive(Debug)]
@@ -22,10 +29,9 @@ pub struct Pool {
     params: Http2Params,
     /// The connection last used is on top: the others get old and are closed.
     idle: Mutex<Idle>,
-    /// The HTTP/2 connection in use.
-    http2: Mutex<Option<Http2>>,
-    /// Held while an HTTP/2 connection is being opened, so that one is opened and not one per request.
-    opening: tokio::sync::Mutex<()>,
+    http2: Mutex<Current>,
+    /// A permit for each HTTP/1 connection that is opened to the end in any case.
+    dials: Arc<Semaphore>,
 }
 
 /// How a pool behaves.
@@ -38,6 +44,19 @@ pub struct Settings {
     /// HTTP/2 flow control.
     pub windows: Windows,
 }
+
+/// The HTTP/2 connection.
+#[derive(Debug, Default)]
+enum Current {
+    #[default]
+    None,
+    /// One is being opened, by a task of its own: whoever waits gets what comes of it.
+    Opening(Shared<oneshot::Receiver<Opened>>),
+    Open(Http2),
+}
+
+/// What came of opening an HTTP/2 connection, for all who waited.
+type Opened = Result<Http2, Arc<Fault>>;
 
 #[derive(Debug, Default)]
 struct Idle {
@@ -54,7 +73,7 @@ pub struct Lease {
     pool: Arc<Pool>,
 }
 
-/// HTTP/2 connections in use that may end under one request before it fails; more is not bad luck.
+/// HTTP/2 connections that may end under one request before it fails; more is not bad luck.
 const MAX_GOODBYES: u32 = 3;
 
 /// A request that failed.
@@ -66,17 +85,28 @@ pub struct Failed {
     pub unsent: bool,
 }
 
+impl Settings {
+    /// As they are configured.
+    pub fn new(pool: &config::Pool, http2: &config::Http2Client) -> Self {
+        Self {
+            max_idle: pool.max_idle,
+            idle_timeout: pool.idle_timeout,
+            windows: Windows::from(http2),
+        }
+    }
+}
+
 impl Pool {
     /// A pool without connections; they are opened when requests need them.
-    pub fn new(dial: Dial, settings: Settings, params: Http2Params) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(dial: Dial, settings: Settings, params: Http2Params) -> Self {
+        Self {
             dial,
             settings,
             params,
             idle: Mutex::default(),
             http2: Mutex::default(),
-            opening: tokio::sync::Mutex::default(),
-        })
+            dials: Arc::new(Semaphore::new(FINISHED_DIALS)),
+        }
     }
 
     /// How the address is dialled.
@@ -93,29 +123,27 @@ impl Pool {
         }
     }
 
-    /// Takes a connection in that somebody else has opened.
+    /// Takes a connection in that somebody else has opened; its task has to have run before a request comes.
     pub fn adopt_http1(self: &Arc<Self>, sender: Http1) {
-        self.put_back(sender);
+        self.keep(sender);
     }
 
     /// The same for HTTP/2; it is the one in use from now on.
     pub fn adopt_http2(&self, sender: Http2) {
-        *lock(&self.http2) = Some(sender);
+        *lock(&self.http2) = Current::Open(sender);
     }
 
     async fn send_http1(self: &Arc<Self>, request: &mut Request<Body>) -> Result<Response<Body>, Failed> {
         // HTTP/1.0 has no persistent connections to speak of (RFC 9112 §9.3).
         let reusable = request.version() == Version::HTTP_11;
         loop {
-            let (mut sender, reused) = match self.checkout().filter(|_| reusable) {
-                Some(mut sender) => match sender.ready().await {
-                    Ok(()) => (sender, true),
-                    Err(_closed) => continue,
-                },
-                None => match Box::pin(self.open_http1()).await {
-                    Ok(sender) => (sender, false),
-                    Err(fault) => return Err(Failed { fault, unsent: true }),
-                },
+            let idle = if reusable { self.checkout() } else { None };
+            let reused = idle.is_some();
+            let mut sender = match idle {
+                Some(sender) => sender,
+                None => Box::pin(self.open_http1())
+                    .await
+                    .map_err(|fault| Failed { fault, unsent: true })?,
             };
             match sender.try_send_request(mem::take(request)).await {
                 Ok(response) => {
@@ -134,21 +162,19 @@ impl Pool {
         }
     }
 
-    async fn send_http2(&self, request: &mut Request<Body>) -> Result<Response<Body>, Failed> {
+    async fn send_http2(self: &Arc<Self>, request: &mut Request<Body>) -> Result<Response<Body>, Failed> {
         let mut goodbyes = 0;
         loop {
-            let (mut sender, reused) = match self.current() {
-                Some(sender) => (sender, true),
-                None => match Box::pin(self.open_http2()).await {
-                    Ok(sender) => (sender, false),
-                    Err(fault) => return Err(Failed { fault, unsent: true }),
-                },
+            let sender = match self.current() {
+                Some(sender) => Ok(sender),
+                None => Box::pin(self.opened_http2()).await,
             };
+            let mut sender = sender.map_err(|fault| Failed { fault, unsent: true })?;
             match sender.try_send_request(mem::take(request)).await {
                 Ok(response) => return Ok(response.map(Body::from)),
                 Err(mut error) => match error.take_message() {
                     // The server said goodbye (GOAWAY, RFC 9113 §6.8) before it took the request: a fresh connection.
-                    Some(unsent) if reused && goodbyes < MAX_GOODBYES => {
+                    Some(unsent) if sender.is_closed() && goodbyes < MAX_GOODBYES => {
                         *request = unsent;
                         goodbyes += 1;
                     }
@@ -158,26 +184,78 @@ impl Pool {
         }
     }
 
-    /// The HTTP/2 connection in use.
+    /// The HTTP/2 connection, if there is one.
     fn current(&self) -> Option<Http2> {
-        lock(&self.http2).clone().filter(|sender| !sender.is_closed())
-    }
-
-    /// A new HTTP/2 connection, or the one that another request has opened meanwhile.
-    async fn open_http2(&self) -> Result<Http2, Fault> {
-        let _opening = self.opening.lock().await;
-        if let Some(sender) = self.current() {
-            return Ok(sender);
+        match &*lock(&self.http2) {
+            Current::Open(sender) if !sender.is_closed() => Some(sender.clone()),
+            _ => None,
         }
-        let io = self.dial.connect(Some(Session::Http2)).await?;
-        let sender = client::http2(io, self.settings.windows, &self.params)
-            .await
-            .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))?;
-        self.adopt_http2(sender.clone());
-        Ok(sender)
     }
 
-    async fn open_http1(&self) -> Result<Http1, Fault> {
+    /// A new HTTP/2 connection, or the one that another request has asked for meanwhile. Its failure is shared too:
+    /// nobody waits for more than one attempt.
+    async fn opened_http2(self: &Arc<Self>) -> Result<Http2, Fault> {
+        let opening = {
+            let mut http2 = lock(&self.http2);
+            match &*http2 {
+                Current::Open(sender) if !sender.is_closed() => return Ok(sender.clone()),
+                // One that is over has left its task without an outcome.
+                Current::Opening(opening) if opening.peek().is_none() => opening.clone(),
+                _ => {
+                    let opening = self.open_http2();
+                    *http2 = Current::Opening(opening.clone());
+                    opening
+                }
+            }
+        };
+        match opening.await {
+            Ok(Ok(sender)) => Ok(sender),
+            Ok(Err(fault)) => Err(told_again(&fault)),
+            Err(_gone) => Err(Fault::new(Kind::Internal, Side::Proxy)),
+        }
+    }
+
+    fn open_http2(self: &Arc<Self>) -> Shared<oneshot::Receiver<Opened>> {
+        let (outcome, opening) = oneshot::channel();
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let opened = pool.connect_http2().await.map_err(Arc::new);
+            *lock(&pool.http2) = match &opened {
+                Ok(sender) => Current::Open(sender.clone()),
+                Err(_) => Current::None,
+            };
+            let _nobody_waits = outcome.send(opened);
+        });
+        opening.shared()
+    }
+
+    async fn connect_http2(&self) -> Result<Http2, Fault> {
+        let io = self.dial.connect(Some(Session::Http2)).await?;
+        client::http2(io, self.settings.windows, &self.params)
+            .await
+            .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))
+    }
+
+    /// A new HTTP/1 connection. If its request goes away meanwhile, the next one finds it in the pool; only a few
+    /// such at a time, so that requests which come and go do not open connections without end.
+    async fn open_http1(self: &Arc<Self>) -> Result<Http1, Fault> {
+        let Ok(permit) = self.dials.clone().try_acquire_owned() else {
+            return self.connect_http1().await;
+        };
+        let (outcome, opened) = oneshot::channel();
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Err(Ok(unwanted)) = outcome.send(pool.connect_http1().await) {
+                pool.put_back(unwanted);
+            }
+        });
+        opened
+            .await
+            .unwrap_or_else(|_gone| Err(Fault::new(Kind::Internal, Side::Proxy)))
+    }
+
+    async fn connect_http1(&self) -> Result<Http1, Fault> {
         let io = self.dial.connect(Some(Session::Http1)).await?;
         client::http1(io)
             .await
@@ -188,22 +266,46 @@ impl Pool {
     fn checkout(&self) -> Option<Http1> {
         let mut idle = lock(&self.idle);
         while let Some((sender, since)) = idle.stack.pop() {
-            if !sender.is_closed() && since.elapsed() < self.settings.idle_timeout {
+            if sender.is_ready() && since.elapsed() < self.settings.idle_timeout {
                 return Some(sender);
             }
         }
         None
     }
 
-    fn put_back(self: &Arc<Self>, sender: Http1) {
+    /// Keeps a connection whose answer has ended. Its request may not have, if the server answered early: then it is
+    /// of use only when that has ended too.
+    fn put_back(self: &Arc<Self>, mut sender: Http1) {
+        if sender.is_ready() {
+            return self.keep(sender);
+        }
+        if sender.is_closed() {
+            return;
+        }
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let ready = tokio::time::timeout(pool.settings.idle_timeout, sender.ready()).await;
+            if let Ok(Ok(())) = ready {
+                pool.keep(sender);
+            }
+        });
+    }
+
+    /// How many HTTP/1 connections are idle.
+    #[cfg(test)]
+    pub(in crate::http) fn idle(&self) -> usize {
+        lock(&self.idle).stack.len()
+    }
+
+    fn keep(self: &Arc<Self>, sender: Http1) {
         let mut idle = lock(&self.idle);
-        if sender.is_closed() || idle.stack.len() >= self.settings.max_idle {
+        if idle.stack.len() >= self.settings.max_idle {
             return;
         }
         idle.stack.push((sender, Instant::now()));
         if !idle.sweeping {
             idle.sweeping = true;
-            tokio::spawn(sweep(self.clone()));
+            tokio::spawn(sweep(Arc::downgrade(self), self.settings.idle_timeout));
         }
     }
 }
@@ -215,11 +317,11 @@ impl Lease {
     }
 }
 
-/// Closes connections that nobody has used for the idle timeout, until none is idle.
-async fn sweep(pool: Arc<Pool>) {
-    let timeout = pool.settings.idle_timeout;
+/// Closes connections that nobody has used for the idle timeout, until none is idle or the pool is gone.
+async fn sweep(pool: Weak<Pool>, timeout: Duration) {
     loop {
         tokio::time::sleep(timeout).await;
+        let Some(pool) = pool.upgrade() else { return };
         let mut idle = lock(&pool.idle);
         let fresh = idle
             .stack
@@ -241,6 +343,15 @@ fn leased(body: hyper::body::Incoming, lease: Option<Lease>) -> Body {
             Body::Incoming(body, None)
         }
         lease => Body::Incoming(body, lease),
+    }
+}
+
+/// The same fault for another request, its cause as text.
+fn told_again(fault: &Fault) -> Fault {
+    Fault {
+        kind: fault.kind,
+        side: fault.side,
+        source: fault.source.as_deref().map(|cause| error::chain(cause).into()),
     }
 }
 
@@ -291,7 +402,7 @@ pub(crate) mod testing {
             idle_timeout: Duration::from_secs(3),
             windows,
         };
-        Pool::new(dial, settings, Http2Params::default())
+        Arc::new(Pool::new(dial, settings, Http2Params::default()))
     }
 }
 

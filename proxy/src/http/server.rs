@@ -38,16 +38,16 @@ where
     T: Track + Unpin + 'static,
 {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .half_close(true);
+    // No half-close: the end of what the client says is the end of the client, as for most servers. One that has left
+    // can't be told from one that only listens, and its request would go on without anybody to answer.
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
     let mut connection = pin!(
         builder
             .serve_connection(TokioIo::new(io), service)
             .with_upgrades()
     );
     tokio::select! {
+        biased; // What has arrived before the drain is still served.
         served = connection.as_mut() => return served,
         () = drain.started() => {}
         () = closing.asked() => {}
@@ -72,6 +72,7 @@ where
     let builder = http2_builder(settings);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {
+        biased; // What has arrived before the drain is still served.
         served = connection.as_mut() => return served,
         () = drain.started() => {}
         () = closing.asked() => {}

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use crate::cache::Cache;
 use crate::config;
 use crate::error::{Fault, Kind, Side};
-use crate::http::client::Windows;
 use crate::http::pool::{Pool, Settings};
 use crate::inbound::report::Report;
 use crate::net::connect::Options;
@@ -25,7 +24,7 @@ const POOL_IDLE: Duration = Duration::from_secs(90);
 /// A pool for each address that the application listens on.
 #[derive(Debug)]
 pub struct Local {
-    pools: Cache<SocketAddr, Arc<Pool>>,
+    pools: Cache<SocketAddr, Pool>,
     options: Options,
     settings: Settings,
     meter: Arc<dyn Meter>,
@@ -36,24 +35,10 @@ pub struct Local {
 impl Local {
     /// No connections yet.
     pub fn new(config: &config::Inbound, report: &Report) -> Self {
-        let connect = &config.connect;
-        let options = Options {
-            timeout: connect.timeout,
-            keepalive: connect.keepalive,
-            user_timeout: connect.user_timeout,
-        };
-        let windows = Windows {
-            stream: config.http2_client.stream_window,
-            connection: config.http2_client.connection_window,
-        };
         Self {
             pools: Cache::new(POOL_IDLE, MAX_POOLS),
-            options,
-            settings: Settings {
-                max_idle: config.pool.max_idle,
-                idle_timeout: config.pool.idle_timeout,
-                windows,
-            },
+            options: Options::from(&config.connect),
+            settings: Settings::new(&config.pool, &config.http2_client),
             meter: report.connected(),
             own_port: config.listen.port(),
         }
@@ -65,7 +50,7 @@ impl Local {
             let text = format!("inbound connection must not target port {}", addr.port());
             return Err(Fault::because(Kind::Loop, Side::Client, text));
         }
-        let pool = self.pools.get_or(&addr, || {
+        Ok(self.pools.get_or(&addr, || {
             let dial = Dial {
                 addr,
                 options: self.options,
@@ -73,8 +58,7 @@ impl Local {
                 meter: self.meter.clone(),
             };
             Pool::new(dial, self.settings, Http2Params::default())
-        });
-        Ok((*pool).clone())
+        }))
     }
 
     /// Forgets pools that nobody has used for a while.

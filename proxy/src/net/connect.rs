@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use crate::config;
 use crate::error::{Fault, Kind, Side};
 use crate::net::io::Socket;
 
@@ -18,6 +19,16 @@ pub struct Options {
     pub keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT`.
     pub user_timeout: Option<Duration>,
+}
+
+impl From<&config::Connect> for Options {
+    fn from(connect: &config::Connect) -> Self {
+        Self {
+            timeout: connect.timeout,
+            keepalive: connect.keepalive,
+            user_timeout: connect.user_timeout,
+        }
+    }
 }
 
 /// Connects.

@@ -88,10 +88,13 @@ impl Io {
         Self::over(Stream::Pipe(pipe))
     }
 
-    /// Reports bytes and the end to `meter` from now on.
+    /// Reports bytes and the end to `meter` from now on; what was read and put back counts as read.
     #[must_use]
     pub fn metered(mut self, meter: Arc<dyn Meter>) -> Self {
         meter.opened();
+        if !self.prefix.is_empty() {
+            meter.read(self.prefix.len());
+        }
         self.meter = Some(meter);
         self
     }
@@ -212,11 +215,12 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let io = &mut *self;
-        let before = buf.filled().len();
-        if !read_prefix(&mut io.prefix, buf) {
-            let result = ready!(each!(io, s => Pin::new(s).poll_read(cx, buf)));
-            io.note(result)?;
+        if read_prefix(&mut io.prefix, buf) {
+            return Poll::Ready(Ok(())); // counted when it was read for the first time
         }
+        let before = buf.filled().len();
+        let result = ready!(each!(io, s => Pin::new(s).poll_read(cx, buf)));
+        io.note(result)?;
         if let Some(meter) = &io.meter {
             meter.read(buf.filled().len() - before);
         }

@@ -46,6 +46,9 @@ impl OriginalDst {
 /// The listen queue where the configuration names none: what the kernel allows.
 const BACKLOG: u32 = 4096;
 
+/// How long nothing is accepted after the system could not give a connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Binds a listening socket.
 pub fn bind(addr: SocketAddr, options: &Accept) -> io::Result<TcpListener> {
     let socket = RawSocket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -78,12 +81,18 @@ pub async fn accept_loop<F, S>(
             () = drain.started() => return,
             accepted = listener.accept() => accepted,
         };
-        match accepted.and_then(|(tcp, peer)| prepare(tcp, peer, &options, &original_dst)) {
-            Ok(accepted) => drop(tokio::spawn(serve(accepted))),
-            Err(error) if out_of_descriptors(&error) => {
-                tracing::error!(%error, "can't accept: raise the limit of open files");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_of_connection(&error) => continue,
+            Err(error) => {
+                tracing::error!(%error, "can't accept: raise the limits of open files and of memory");
+                // Accepting again at once would only spin.
+                tokio::time::sleep(PAUSE).await;
+                continue;
             }
+        };
+        match prepare(tcp, peer, &options, &original_dst) {
+            Ok(accepted) => drop(tokio::spawn(serve(accepted))),
             Err(error) => tracing::warn!(%error, "dropped a connection that can't be served"),
         }
     }
@@ -111,7 +120,10 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// `EMFILE`, `ENFILE`: accepting again at once would only spin.
-fn out_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(23 | 24))
+/// Whether an error of `accept` is that of one connection, which it has taken from the queue: the next may be fine.
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
 }

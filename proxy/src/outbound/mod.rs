@@ -47,10 +47,9 @@ async fn connection(outbound: Arc<Outbound>, accepted: Accepted) {
 }
 
 async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> Result<(), Fault> {
-    let discover = || target(outbound, dst);
     let target = outbound
         .targets
-        .get_or_try(&dst, discover)
+        .get_or_try(&dst, || target(outbound.clone(), dst))
         .await
         .map_err(|error| Fault::because(Kind::Discovery, Side::Control, error))?;
     let router = target.router();
@@ -69,7 +68,7 @@ async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> 
     }
 }
 
-async fn target(outbound: &Outbound, dst: SocketAddr) -> Result<Target, DiscoveryError> {
+async fn target(outbound: Arc<Outbound>, dst: SocketAddr) -> Result<Target, DiscoveryError> {
     let policy = outbound.discovery.outbound(dst).await?;
     Ok(Target::new(dst, policy, &outbound.builder))
 }

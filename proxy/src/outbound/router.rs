@@ -24,7 +24,6 @@ use crate::cache::Cache;
 use crate::config;
 use crate::control::{Discovery, Endpoints, backoff};
 use crate::error::{Fault, Kind, Side};
-use crate::http::client::Windows;
 use crate::http::pool::{Pool, Settings};
 use crate::live::{Live, Publisher};
 use crate::net::connect::Options;
@@ -426,32 +425,23 @@ impl Builder {
             None => Reached::Plain,
         };
         let (handles, meter) = self.report.endpoint(authority, &description, reached);
-        let connect = &self.config.connect;
-        let options = Options {
-            timeout: connect.timeout,
-            keepalive: connect.keepalive,
-            user_timeout: connect.user_timeout,
+        let config = &self.config;
+        let dial = Dial {
+            addr,
+            options: Options::from(&config.connect),
+            peer,
+            meter,
         };
-        let windows = Windows {
-            stream: self.config.http2_client.stream_window,
-            connection: self.config.http2_client.connection_window,
-        };
-        let settings = Settings {
-            max_idle: self.config.pool.max_idle,
-            idle_timeout: self.config.pool.idle_timeout,
-            windows,
-        };
-        let pool = Pool::new(
-            Dial {
-                addr,
-                options,
-                peer,
-                meter,
-            },
-            settings,
-            description.http2,
-        );
-        Endpoint::new(description, pool, handles, load, backoff(&connect.backoff), local)
+        let settings = Settings::new(&config.pool, &config.http2_client);
+        let pool = Arc::new(Pool::new(dial, settings, description.http2));
+        Endpoint::new(
+            description,
+            pool,
+            handles,
+            load,
+            backoff(&config.connect.backoff),
+            local,
+        )
     }
 
     /// The peer proxy beside an endpoint, if it is meshed.

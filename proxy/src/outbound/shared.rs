@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::cache::Cache;
 use crate::config;
-use crate::control::Discovery;
+use crate::control::{Discovery, DiscoveryError};
 use crate::drain::Drain;
 use crate::exchange::Limit;
 use crate::outbound::report::Report;
@@ -22,7 +22,7 @@ pub struct Outbound {
     pub(crate) config: config::Outbound,
     pub(crate) discovery: Discovery,
     pub(crate) builder: Arc<Builder>,
-    pub(crate) targets: Cache<SocketAddr, Target>,
+    pub(crate) targets: Cache<SocketAddr, Target, DiscoveryError>,
     pub(crate) limit: Limit,
     pub(crate) report: Report,
     pub(crate) drain: Drain,

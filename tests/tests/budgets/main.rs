@@ -21,7 +21,8 @@ static ALLOCATOR: Counting<System> = Counting(System);
 
 /// Allocations per request on a warm connection: HTTP version, client's proxy, server's proxy.
 const PER_REQUEST: [(Version, f64, f64); 2] = [
-    (Version::HTTP_11, 11.0, 9.0), // measured: 11.00, 9.00
+    // Two of the client's proxy are the buffer in which it would see the client leave in the middle of a request.
+    (Version::HTTP_11, 13.0, 9.0), // measured: 13.01, 9.00
     (Version::HTTP_2, 13.0, 13.0), // measured: 13.01, 13.01
 ];
 /// Two messages may be read together or apart, as it comes: each read of TLS is an allocation.
