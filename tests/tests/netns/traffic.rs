@@ -135,13 +135,9 @@ fn a_pipe_carries_bytes_that_are_no_known_protocol_both_ways() {
 }
 
 #[test]
-fn a_server_that_speaks_first_needs_its_port_marked_opaque() {
+fn a_server_that_speaks_first_needs_nothing_configured() {
     let mesh = Mesh::start();
-    let server = mesh
-        .pod("server")
-        .ports(&[9000])
-        .annotation("config.linkerd.io/opaque-ports", "9000")
-        .meshed();
+    let server = mesh.pod("server").ports(&[9000]).meshed();
     let client = mesh.pod("client").meshed();
     let pipe = mesh.service("pipe", 9000, &[(&server, 9000)]);
     app::pipe(&server, 9000, "welcome\n");
@@ -150,6 +146,8 @@ fn a_server_that_speaks_first_needs_its_port_marked_opaque() {
     stream.read_exact(&mut greeting).unwrap();
     assert_eq!(&greeting, b"welcome\n");
     assert_opened_under_identities(&client, &server, 9000);
+    let detected = [("result", "server_first")];
+    assert!(Metrics::of(&client).sum("outbound_tcp_detect_http_results_total", &detected) >= 1.0);
     drop((stream, pipe));
 }
 
