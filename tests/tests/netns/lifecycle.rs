@@ -4,6 +4,7 @@ use outrigger_e2e::app;
 use outrigger_e2e::http::{self, Echo, GATE};
 use outrigger_e2e::load::Load;
 use outrigger_e2e::mesh::{Mesh, Meshed, until_status};
+use outrigger_e2e::metrics::Metrics;
 use outrigger_e2e::wait;
 use std::io::{Read, Write};
 use std::thread;
@@ -79,6 +80,29 @@ fn while_it_drains_nothing_new_is_accepted_and_an_open_pipe_is_not_cut() {
     });
     assert_eq!(app::send_all(&mut stream, b"\x01rest").unwrap(), b"\x01rest");
     assert_eq!(client.proxy().ended().code(), Some(0));
+}
+
+#[test]
+fn certificates_are_renewed_under_load_with_no_failed_request() {
+    let mesh = Mesh::start();
+    let pod = |name| {
+        mesh.pod(name)
+            .ports(&[8080])
+            .env("LINKERD2_PROXY_IDENTITY_MIN_REFRESH", "100ms")
+            .env("LINKERD2_PROXY_IDENTITY_MAX_REFRESH", "100ms")
+            .meshed()
+    };
+    let (server, client) = (pod("server"), pod("client"));
+    let web = mesh.service("web", 80, &[(&server, 8080)]);
+    Echo::serve(&server, 8080);
+    until_status(&client, web, "web", 200);
+    let load = Load::start(&client, web);
+    let renewed =
+        |pod| Metrics::of(pod).sum("control_identity_cert_refreshes_total", &[("result", "ok")]) >= 5.0;
+    wait::until("five certificates each", || {
+        (renewed(&client) && renewed(&server)).then_some(())
+    });
+    assert_eq!(load.stop(), Vec::<String>::new());
 }
 
 #[test]

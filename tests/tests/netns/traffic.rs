@@ -7,6 +7,7 @@ use outrigger_e2e::mesh::{Mesh, Meshed};
 use outrigger_e2e::metrics::Metrics;
 use outrigger_e2e::{tls, wait};
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 
 /// A mesh with a meshed server on these ports and a meshed client.
@@ -137,18 +138,74 @@ fn a_pipe_carries_bytes_that_are_no_known_protocol_both_ways() {
 #[test]
 fn a_server_that_speaks_first_needs_nothing_configured() {
     let mesh = Mesh::start();
-    let server = mesh.pod("server").ports(&[9000]).meshed();
+    let server = mesh
+        .pod("server")
+        .ports(&[9000, 9001])
+        .annotation("config.linkerd.io/opaque-ports", "9000")
+        .meshed();
     let client = mesh.pod("client").meshed();
-    let pipe = mesh.service("pipe", 9000, &[(&server, 9000)]);
-    app::pipe(&server, 9000, "welcome\n");
-    let mut stream = client.connect((server.ip(), 9000)).unwrap();
-    let mut greeting = [0; 8];
-    stream.read_exact(&mut greeting).unwrap();
-    assert_eq!(&greeting, b"welcome\n");
-    assert_opened_under_identities(&client, &server, 9000);
+    for port in [9000, 9001] {
+        app::pipe(&server, port, "welcome\n");
+        let mut stream = client.connect(server.addr(port)).unwrap();
+        let mut greeting = [0; 8];
+        stream.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"welcome\n");
+        assert_opened_under_identities(&client, &server, port);
+    }
+    // On the opaque port there was nothing to detect.
     let detected = [("result", "server_first")];
-    assert!(Metrics::of(&client).sum("outbound_tcp_detect_http_results_total", &detected) >= 1.0);
-    drop((stream, pipe));
+    assert_eq!(
+        Metrics::of(&client).sum("outbound_tcp_detect_http_results_total", &detected),
+        1.0
+    );
+}
+
+#[test]
+fn an_upgraded_connection_belongs_to_the_two_applications() {
+    let (mesh, server, client) = pair(&[8080]);
+    let socket = mesh.service("socket", 80, &[(&server, 8080)]);
+    let listener = server.listen(8080);
+    let serving = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let head = read_to(&mut stream, b"\r\n\r\n");
+        stream
+            .write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: parrot\r\n\r\nhi",
+            )
+            .unwrap();
+        assert_eq!(read_to(&mut stream, b"polly"), b"polly");
+        stream.write_all(b"POLLY").unwrap();
+        String::from_utf8(head).unwrap().to_ascii_lowercase()
+    });
+    let mut stream = client.connect(socket).unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: socket\r\nconnection: upgrade\r\nupgrade: parrot\r\n\r\n")
+        .unwrap();
+    let answer = read_to(&mut stream, b"\r\n\r\n");
+    assert!(
+        answer.starts_with(b"HTTP/1.1 101 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    assert_eq!(read_to(&mut stream, b"hi"), b"hi");
+    stream.write_all(b"polly").unwrap();
+    assert_eq!(read_to(&mut stream, b"POLLY"), b"POLLY");
+    let head = serving.join().unwrap();
+    assert!(
+        head.contains("upgrade: parrot") && head.contains(client.identity()),
+        "{head}"
+    );
+}
+
+/// Reads up to and with this.
+fn read_to(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+    let mut read = Vec::new();
+    while !read.ends_with(end) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        read.push(byte[0]);
+    }
+    read
 }
 
 #[test]
