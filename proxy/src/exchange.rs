@@ -176,11 +176,12 @@ impl Exchange {
 
 impl Track for Exchange {
     fn first_frame(&mut self) {
+        let now = Instant::now();
         if let Some(handles) = &self.handles {
-            handles.latency(self.status.as_u16(), self.started.elapsed());
+            handles.latency(self.status.as_u16(), now.saturating_duration_since(self.started));
         }
         if let Some(picked) = self.picked.take() {
-            picked.answered();
+            picked.answered(now);
         }
     }
 

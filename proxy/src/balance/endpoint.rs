@@ -116,13 +116,10 @@ impl Endpoint {
 }
 
 impl Picked {
-    /// Takes an endpoint, and counts as load.
-    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+    /// Takes an endpoint, and counts as load. The time is [`now`]'s.
+    pub fn new(endpoint: Arc<Endpoint>, now: Duration) -> Self {
         endpoint.pending.fetch_add(1, Ordering::Relaxed);
-        Self {
-            endpoint,
-            since: now(),
-        }
+        Self { endpoint, since: now }
     }
 
     /// The endpoint.
@@ -131,8 +128,8 @@ impl Picked {
     }
 
     /// The endpoint has answered: the time it took counts for the choices to come.
-    pub fn answered(&self) {
-        let now = now();
+    pub fn answered(&self, at: Instant) {
+        let now = at.saturating_duration_since(*EPOCH);
         lock(&self.endpoint.load).observe(now.saturating_sub(self.since), now);
         self.endpoint.reachable();
     }

@@ -55,7 +55,7 @@ impl Balancer {
                 Some(endpoints[i].load_regardless(now))
             })
         })?;
-        Some(Picked::new(endpoints[chosen].clone()))
+        Some(Picked::new(endpoints[chosen].clone(), now))
     }
 
     /// Waits until discovery brings an endpoint.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_policy::outbound::{TlsRoute, find_tls};
+use tokio::time::Instant;
 
 use crate::balance::Balancer;
 use crate::balance::endpoint::Picked;
@@ -64,7 +65,7 @@ async fn connect(balancer: &Balancer, fail_fast: Duration) -> Result<(Io, Picked
         let picked = balancer.pick(fail_fast).await?;
         match picked.endpoint().pool().dial().connect(None).await {
             Ok(io) => {
-                picked.answered();
+                picked.answered(Instant::now());
                 return Ok((io, picked));
             }
             Err(fault) => {
