@@ -1,6 +1,6 @@
 //! A request from the mesh: route it, authorize it, forward it to the application.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
@@ -13,6 +13,7 @@ use crate::exchange::Exchange;
 use crate::http::body::{Body, Tracked};
 use crate::http::headers::{self, CLIENT_ID, ORIG_PROTO};
 use crate::http::orig_proto;
+use crate::http::pool::Pool;
 use crate::http::respond::Asked;
 use crate::http::server::Closing;
 use crate::http::target;
@@ -30,6 +31,8 @@ pub(super) struct Connection {
     client_id: Option<HeaderValue>,
     /// Metrics of this connection's requests, by route and authorization.
     resolved: Resolved,
+    /// The application's connections, found by the first request that is admitted: all are for the same address.
+    pool: OnceLock<Arc<Pool>>,
     pub(super) closing: Closing,
 }
 
@@ -45,8 +48,17 @@ impl Connection {
             arrival,
             client_id,
             resolved,
+            pool: OnceLock::new(),
             closing: Closing::default(),
         })
+    }
+
+    fn pool(&self) -> Result<&Arc<Pool>, Fault> {
+        if let Some(pool) = self.pool.get() {
+            return Ok(pool);
+        }
+        let found = self.inbound.local.pool(self.arrival.dst)?;
+        Ok(self.pool.get_or_init(|| found))
     }
 }
 
@@ -90,7 +102,7 @@ async fn forward(
     let tunnel = upgrade::prepare(request);
     identify(request, connection.client_id.as_ref());
     admit(connection, request, exchange)?;
-    let pool = connection.inbound.local.pool(connection.arrival.dst)?;
+    let pool = connection.pool()?;
     let mut response = pool.send(request).await.map_err(|failed| failed.fault)?;
     upgrade::settle(tunnel, &mut response, &connection.inbound.drain)?;
     if carried {
