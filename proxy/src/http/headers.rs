@@ -17,12 +17,18 @@ pub const REQUIRE_ID: HeaderName = HeaderName::from_static("l5d-require-id");
 /// The canonical name of a profile's destination.
 pub const DST_CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
 
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const NON_STANDARD_PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Removes the fields that concern one connection only (RFC 9110 §7.6.1): `connection` with every field that it
-/// names, `keep-alive`, `proxy-connection`, `upgrade`. `te` and `transfer-encoding` stay, they frame the message.
+/// names, `keep-alive`, `proxy-connection`, `upgrade` and what goes with it. `te` and `transfer-encoding` stay, they
+/// frame the message.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none: to look through the names there are costs less than to look each of these up.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     let names_none = |value: &HeaderValue| value == "close" || value == "keep-alive";
     if headers.contains_key(CONNECTION) {
         if !headers.get_all(CONNECTION).iter().all(names_none) {
@@ -33,6 +39,20 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(KEEP_ALIVE);
     headers.remove(NON_STANDARD_PROXY_CONNECTION);
     headers.remove(UPGRADE);
+    headers.remove(HTTP2_SETTINGS);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == CONNECTION
+        || *name == UPGRADE
+        || *name == KEEP_ALIVE
+        || *name == NON_STANDARD_PROXY_CONNECTION
+        || *name == HTTP2_SETTINGS
+}
+
+/// Whether a message has fields of Linkerd's own. Most have none: one look spares a look-up of each.
+pub fn has_linkerds(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("l5d-"))
 }
 
 /// Removes the fields that `connection` names, but for those that frame the message, or that proxies tell each other.

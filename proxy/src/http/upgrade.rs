@@ -1,6 +1,6 @@
 //! HTTP/1.1 connections that become something else: `Upgrade` (RFC 9110 §7.8) and `CONNECT` (§9.3.6).
 
-use http::header::{CONNECTION, HeaderName, UPGRADE};
+use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -10,8 +10,6 @@ use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::net::copy;
-
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// A request that asks for its connection to become a tunnel.
 #[derive(Debug)]
@@ -27,9 +25,6 @@ pub struct Wanted {
 pub fn prepare(request: &mut Request<Body>) -> Option<Wanted> {
     let connect = request.method() == Method::CONNECT && request.version() == Version::HTTP_11;
     let protocol = protocol(request.version(), request.headers());
-    if request.headers().contains_key(HTTP2_SETTINGS) {
-        request.headers_mut().remove(HTTP2_SETTINGS);
-    }
     headers::strip_hop_by_hop(request.headers_mut());
     if let Some(protocol) = protocol {
         ask(request.headers_mut(), protocol);

@@ -51,7 +51,11 @@ pub(super) async fn send(
     drain: &Drain,
 ) -> Result<Response<Body>, Fault> {
     let tunnel = upgrade::prepare(request);
-    let required = request.headers_mut().remove(REQUIRE_ID);
+    let required = if headers::has_linkerds(request.headers()) {
+        request.headers_mut().remove(REQUIRE_ID)
+    } else {
+        None
+    };
     let origin = Origin::of(request, tunnel.is_some(), to.dialled);
     for tried in 1.. {
         let picked = to.balancer.pick(to.fail_fast).await?;
@@ -165,9 +169,11 @@ fn received(
     }
     upgrade::settle(tunnel, &mut response, drain)?;
     let fields = response.headers_mut();
-    if let Some(error) = fields.remove(PROXY_ERROR) {
-        tracing::info!(?error, "Remote proxy error");
+    if headers::has_linkerds(fields) {
+        if let Some(error) = fields.remove(PROXY_ERROR) {
+            tracing::info!(?error, "Remote proxy error");
+        }
+        fields.remove(PROXY_CONNECTION);
     }
-    fields.remove(PROXY_CONNECTION);
     Ok(response)
 }
