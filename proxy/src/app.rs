@@ -35,11 +35,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct App {
     inbound: Arc<Inbound>,
-    inbound_listener: TcpListener,
     outbound: Arc<Outbound>,
-    outbound_listeners: Vec<TcpListener>,
     admin: Admin,
-    admin_listener: TcpListener,
+    listeners: Listeners,
     control: Handle,
     /// Resolves when `POST /shutdown` asks for the end.
     asked_to_end: mpsc::Receiver<()>,
@@ -97,6 +95,67 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    fn inbound_report(&self) -> inbound::report::Report {
+        inbound::report::Report {
+            metrics: self.inbound.clone(),
+            http: self.http.clone(),
+            transport: self.transport.clone(),
+        }
+    }
+
+    fn outbound_report(&self) -> outbound::report::Report {
+        outbound::report::Report {
+            metrics: self.outbound.clone(),
+            http: self.http.clone(),
+            transport: self.transport.clone(),
+        }
+    }
+}
+
+/// Sockets that listen, and nothing is accepted from yet.
+#[derive(Debug)]
+struct Listeners {
+    inbound: TcpListener,
+    outbound: Vec<TcpListener>,
+    admin: TcpListener,
+}
+
+impl Listeners {
+    fn bind(config: &Config, control: &Handle) -> Result<(Self, Addrs), Error> {
+        let listeners = Self {
+            inbound: bind(config.inbound.listen, &config.inbound.accept)?,
+            outbound: config
+                .outbound
+                .listen
+                .iter()
+                .map(|addr| bind(*addr, &config.outbound.accept))
+                .collect::<Result<_, _>>()?,
+            admin: {
+                // The admin server runs beside the traffic, never in its way.
+                let _control = control.enter();
+                bind(config.admin.listen, &config.admin.accept)?
+            },
+        };
+        let addrs = listeners
+            .addrs()
+            .map_err(|error| Error::Listen(config.admin.listen, error))?;
+        Ok((listeners, addrs))
+    }
+
+    fn addrs(&self) -> io::Result<Addrs> {
+        Ok(Addrs {
+            inbound: self.inbound.local_addr()?,
+            outbound: self
+                .outbound
+                .iter()
+                .map(TcpListener::local_addr)
+                .collect::<Result<_, _>>()?,
+            admin: self.admin.local_addr()?,
+        })
+    }
+}
+
 /// Why the proxy could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -126,37 +185,13 @@ impl App {
         let mut registry = Registry::new(config.process.metrics_retain_idle);
         let metrics = Metrics::register(&mut registry, &Handle::current());
         metrics.process.count_panics();
-        let inbound_report = inbound::report::Report {
-            metrics: metrics.inbound,
-            http: metrics.http.clone(),
-            transport: metrics.transport.clone(),
-        };
-        let outbound_report = outbound::report::Report {
-            metrics: metrics.outbound,
-            http: metrics.http,
-            transport: metrics.transport,
-        };
-
+        let (inbound_report, outbound_report) = (metrics.inbound_report(), metrics.outbound_report());
         let http2 = &config.outbound.http2_client;
         let credentials = identity::start(&config.identity, http2, &metrics.control, control)?;
         let discovery = Discovery::start(&config.control, &credentials, &metrics.control, control)?;
         let (drainer, drain) = drain::channel();
 
-        let inbound_listener = bind(config.inbound.listen, &config.inbound.accept)?;
-        let outbound_listeners = config
-            .outbound
-            .listen
-            .iter()
-            .map(|addr| bind(*addr, &config.outbound.accept))
-            .collect::<Result<Vec<_>, _>>()?;
-        let admin_listener = {
-            // The admin server runs beside the traffic, never in its way.
-            let _control = control.enter();
-            bind(config.admin.listen, &config.admin.accept)?
-        };
-        let addrs = addrs(&inbound_listener, &outbound_listeners, &admin_listener)
-            .map_err(|error| Error::Listen(config.admin.listen, error))?;
-
+        let (listeners, addrs) = Listeners::bind(&config, control)?;
         let builder = Builder::new(
             config.outbound.clone(),
             credentials.clone(),
@@ -193,11 +228,9 @@ impl App {
         };
         Ok(Self {
             inbound,
-            inbound_listener,
             outbound,
-            outbound_listeners,
             admin,
-            admin_listener,
+            listeners,
             control: control.clone(),
             asked_to_end,
             credentials,
@@ -220,7 +253,7 @@ impl App {
     /// everything has drained. The admin server answers at once, and until the process ends.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         self.control.spawn(serve_admin(
-            self.admin_listener,
+            self.listeners.admin,
             self.admin,
             self.credentials.clone(),
         ));
@@ -238,7 +271,7 @@ impl App {
             admin,
         } = &self.addrs;
         tracing::info!(%admin, %inbound, ?outbound, id = %self.credentials.get().identity(), "Serving");
-        for listener in self.outbound_listeners {
+        for listener in self.listeners.outbound {
             tokio::spawn(outbound::serve(
                 self.outbound.clone(),
                 listener,
@@ -247,7 +280,7 @@ impl App {
         }
         tokio::spawn(inbound::serve(
             self.inbound.clone(),
-            self.inbound_listener,
+            self.listeners.inbound,
             self.original_dst,
         ));
         self.serving.met();
@@ -268,17 +301,6 @@ async fn drain(drainer: Drainer, grace_period: Duration) {
 
 fn bind(addr: SocketAddr, accept: &config::Accept) -> Result<TcpListener, Error> {
     listen::bind(addr, accept).map_err(|error| Error::Listen(addr, error))
-}
-
-fn addrs(inbound: &TcpListener, outbound: &[TcpListener], admin: &TcpListener) -> io::Result<Addrs> {
-    Ok(Addrs {
-        inbound: inbound.local_addr()?,
-        outbound: outbound
-            .iter()
-            .map(TcpListener::local_addr)
-            .collect::<Result<_, _>>()?,
-        admin: admin.local_addr()?,
-    })
 }
 
 /// Resolves at a signal, or when the admin server is asked for the end.

@@ -1,7 +1,7 @@
 //! A control plane for tests, on a real socket, that says what the test says and nothing else.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,15 +57,28 @@ pub(crate) struct Call {
 /// An answer under way.
 pub(crate) struct Answer(Frames);
 
+/// An address of the fake's own: no connection that another test opens is ever given one of its ports.
+const LOOPBACK: &str = "127.86.0.1:0";
+
+/// Listens, as soon as an earlier fake on the same port has gone: its task ends a moment after it is dropped.
+async fn bind(addr: SocketAddr) -> TcpListener {
+    loop {
+        match TcpListener::bind(addr).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => tokio::task::yield_now().await,
+            bound => return bound.unwrap(),
+        }
+    }
+}
+
 impl Fake {
     /// Plaintext, on a free port.
     pub(crate) async fn start() -> Self {
-        Self::at("127.0.0.1:0".parse().unwrap(), None).await
+        Self::at(LOOPBACK.parse().unwrap(), None).await
     }
 
     /// Plaintext, with so many streams on a connection.
     pub(crate) async fn limited(max_streams: u32) -> Self {
-        Self::listen("127.0.0.1:0".parse().unwrap(), None, max_streams).await
+        Self::listen(LOOPBACK.parse().unwrap(), None, max_streams).await
     }
 
     /// With TLS where there are credentials.
@@ -74,7 +87,7 @@ impl Fake {
     }
 
     async fn listen(addr: SocketAddr, credentials: Option<Credentials>, max_streams: u32) -> Self {
-        let listener = TcpListener::bind(addr).await.unwrap();
+        let listener = bind(addr).await;
         let (calls, taken) = mpsc::channel(64);
         let addr = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
@@ -162,7 +175,7 @@ impl Answer {
 
     /// Ends it with RST_STREAM.
     pub(crate) async fn reset(self) {
-        let _gone = self.0.send(Err(io::ErrorKind::Other.into())).await;
+        let _gone = self.0.send(Err(ErrorKind::Other.into())).await;
     }
 
     /// Waits until the client has gone away.

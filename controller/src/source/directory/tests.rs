@@ -1,3 +1,5 @@
+//! What a directory of manifests does when its files change, break or vanish.
+
 use super::*;
 
 /// A directory of this test's own.
