@@ -106,6 +106,11 @@ impl Exchange {
         self.handles = Some(handles.clone());
     }
 
+    /// When the request arrived.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// The endpoint that has been chosen; one chosen before has failed to take the request.
     pub fn at(&mut self, picked: Picked) {
         self.picked = Some(picked);

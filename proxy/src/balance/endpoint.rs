@@ -148,6 +148,11 @@ pub fn now() -> Duration {
     EPOCH.elapsed()
 }
 
+/// A moment on that clock.
+pub fn on_clock(moment: Instant) -> Duration {
+    moment.saturating_duration_since(*EPOCH)
+}
+
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

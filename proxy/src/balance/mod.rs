@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_policy::balance::p2c;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::balance::endpoint::{Endpoint, Picked};
 use crate::error::{Fault, Kind, Side};
@@ -38,17 +38,16 @@ impl Balancer {
     }
 
     /// Picks an endpoint; if there is none at all, waits for one, as long as `fail_fast` allows.
-    pub async fn pick(&self, fail_fast: Duration) -> Result<Picked, Fault> {
-        match self.try_pick() {
+    pub async fn pick(&self, now: Instant, fail_fast: Duration) -> Result<Picked, Fault> {
+        match self.try_pick(endpoint::on_clock(now)) {
             Some(picked) => Ok(picked),
             None => Box::pin(self.wait(fail_fast)).await,
         }
     }
 
     /// The less loaded of two; where none can be connected to, one is tried all the same: to wait helps nobody.
-    fn try_pick(&self) -> Option<Picked> {
+    fn try_pick(&self, now: Duration) -> Option<Picked> {
         let endpoints = self.endpoints.get();
-        let now = endpoint::now();
         let mut rng = fastrand::Rng::new();
         let chosen = p2c::choose(endpoints.len(), &mut rng, |i| endpoints[i].load(now)).or_else(|| {
             p2c::choose(endpoints.len(), &mut rng, |i| {
@@ -64,7 +63,7 @@ impl Balancer {
         let arrival = async {
             loop {
                 endpoints.get_and_mark_seen();
-                if let Some(picked) = self.try_pick() {
+                if let Some(picked) = self.try_pick(endpoint::now()) {
                     return picked;
                 }
                 if endpoints.changed().await.is_err() {
@@ -88,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_waits_for_the_first_endpoint() {
         let (publisher, balancer) = Balancer::empty();
-        let waiting = tokio::spawn(async move { balancer.pick(FAIL_FAST).await });
+        let waiting = tokio::spawn(async move { balancer.pick(Instant::now(), FAIL_FAST).await });
         tokio::task::yield_now().await;
         publisher.set(vec![endpoint(1)]);
         let picked = waiting.await.unwrap().unwrap();
@@ -98,7 +97,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_an_endpoint_a_request_fails_fast() {
         let (_publisher, balancer) = Balancer::empty();
-        assert_eq!(balancer.pick(FAIL_FAST).await.unwrap_err().kind, Kind::FailFast);
+        assert_eq!(
+            balancer.pick(Instant::now(), FAIL_FAST).await.unwrap_err().kind,
+            Kind::FailFast
+        );
     }
 
     #[tokio::test]
@@ -107,7 +109,7 @@ mod tests {
         publisher.set(vec![endpoint(1), endpoint(2)]);
         balancer.endpoints.get()[0].unreachable();
         for _ in 0..50 {
-            let picked = balancer.pick(FAIL_FAST).await.unwrap();
+            let picked = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap();
             assert_eq!(picked.endpoint().description().addr.port(), 2);
         }
     }
@@ -117,14 +119,14 @@ mod tests {
         let balancer = Balancer::fixed(endpoint(1));
         balancer.endpoints.get()[0].unreachable();
         assert!(!balancer.is_ready());
-        assert!(balancer.pick(FAIL_FAST).await.is_ok());
+        assert!(balancer.pick(Instant::now(), FAIL_FAST).await.is_ok());
     }
 
     #[tokio::test]
     async fn an_endpoint_is_load_for_as_long_as_it_is_picked() {
         let balancer = Balancer::fixed(endpoint(1));
         let idle = balancer.endpoints.get()[0].load_regardless(endpoint::now());
-        let picked = balancer.pick(FAIL_FAST).await.unwrap();
+        let picked = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap();
         assert!(picked.endpoint().load_regardless(endpoint::now()) > idle * 1.5);
         let endpoint = picked.endpoint().clone();
         drop(picked);

@@ -75,7 +75,8 @@ impl HttpBody for Body {
             }
             Self::Incoming(body, lease) => {
                 let polled = Pin::new(&mut *body).poll_frame(cx);
-                let ended = matches!(&polled, Poll::Ready(None)) || body.is_end_stream();
+                // Only where it matters: for HTTP/2 the question takes a lock.
+                let ended = lease.is_some() && (matches!(&polled, Poll::Ready(None)) || body.is_end_stream());
                 if ended && let Some(lease) = lease.take() {
                     lease.give_back();
                 }
@@ -145,9 +146,6 @@ impl<T: Track + Unpin> HttpBody for Tracked<T> {
                 self.begin();
                 if let (Some(trailers), Some(track)) = (frame.trailers_ref(), &mut self.track) {
                     track.trailers(trailers);
-                }
-                if self.body.is_end_stream() {
-                    self.finish(End::Complete);
                 }
             }
         }

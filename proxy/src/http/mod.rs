@@ -5,6 +5,7 @@ pub mod client;
 pub mod headers;
 pub mod orig_proto;
 pub mod pool;
+pub mod rarely;
 pub mod respond;
 pub mod server;
 pub mod target;

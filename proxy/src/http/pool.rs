@@ -9,7 +9,6 @@ use futures_util::future::Shared;
 use http::{Request, Response, Version};
 use outrigger_policy::endpoint::Http2Params;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Instant;
 
 use crate::config;
 use crate::error::{self, Fault, Kind, Side};
@@ -60,8 +59,10 @@ type Opened = Result<Http2, Arc<Fault>>;
 
 #[derive(Debug, Default)]
 struct Idle {
-    /// Oldest first.
-    stack: Vec<(Http1, Instant)>,
+    /// Oldest first, each with the round in which it became idle.
+    stack: Vec<(Http1, u64)>,
+    /// How often the sweep has looked: a clock that costs a request nothing.
+    round: u64,
     /// Whether a task is under way that closes what gets old.
     sweeping: bool,
 }
@@ -265,8 +266,8 @@ impl Pool {
     /// The idle connection used last, if one is still open.
     fn checkout(&self) -> Option<Http1> {
         let mut idle = lock(&self.idle);
-        while let Some((sender, since)) = idle.stack.pop() {
-            if sender.is_ready() && since.elapsed() < self.settings.idle_timeout {
+        while let Some((sender, _)) = idle.stack.pop() {
+            if sender.is_ready() {
                 return Some(sender);
             }
         }
@@ -302,7 +303,8 @@ impl Pool {
         if idle.stack.len() >= self.settings.max_idle {
             return;
         }
-        idle.stack.push((sender, Instant::now()));
+        let round = idle.round;
+        idle.stack.push((sender, round));
         if !idle.sweeping {
             idle.sweeping = true;
             tokio::spawn(sweep(Arc::downgrade(self), self.settings.idle_timeout));
@@ -317,15 +319,15 @@ impl Lease {
     }
 }
 
-/// Closes connections that nobody has used for the idle timeout, until none is idle or the pool is gone.
+/// Closes connections that nobody has used for the idle timeout, or for half as long again at most, until none is idle.
 async fn sweep(pool: Weak<Pool>, timeout: Duration) {
     loop {
-        tokio::time::sleep(timeout).await;
+        tokio::time::sleep(timeout / ROUNDS).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut idle = lock(&pool.idle);
-        let fresh = idle
-            .stack
-            .partition_point(|(_, since)| since.elapsed() >= timeout);
+        idle.round += 1;
+        let oldest = idle.round.saturating_sub(u64::from(ROUNDS));
+        let fresh = idle.stack.partition_point(|(_, round)| *round < oldest);
         idle.stack.drain(..fresh);
         if idle.stack.is_empty() {
             idle.stack = Vec::new();
@@ -334,6 +336,9 @@ async fn sweep(pool: Weak<Pool>, timeout: Duration) {
         }
     }
 }
+
+/// How often the sweep looks within the idle timeout.
+const ROUNDS: u32 = 2;
 
 fn leased(body: hyper::body::Incoming, lease: Option<Lease>) -> Body {
     use http_body::Body as _;

@@ -14,6 +14,7 @@ use crate::config::{FlowControl, Http2Server, KeepAlive};
 use crate::drain::Drain;
 use crate::error::BoxError;
 use crate::http::body::{Track, Tracked};
+use crate::http::rarely::rarely;
 use crate::net::io::Io;
 
 /// Asks one connection to finish what it has and close.
@@ -28,6 +29,14 @@ impl Closing {
 
     async fn asked(&self) {
         self.0.notified().await;
+    }
+}
+
+/// Waits until the connection is to end.
+async fn end(drain: &mut Drain, closing: &Closing) {
+    tokio::select! {
+        () = drain.started() => {}
+        () = closing.asked() => {}
     }
 }
 
@@ -49,8 +58,7 @@ where
     tokio::select! {
         biased; // What has arrived before the drain is still served.
         served = connection.as_mut() => return served,
-        () = drain.started() => {}
-        () = closing.asked() => {}
+        () = rarely(end(&mut drain, &closing)) => {}
     }
     connection.as_mut().graceful_shutdown();
     connection.await
@@ -74,8 +82,7 @@ where
     tokio::select! {
         biased; // What has arrived before the drain is still served.
         served = connection.as_mut() => return served,
-        () = drain.started() => {}
-        () = closing.asked() => {}
+        () = rarely(end(&mut drain, &closing)) => {}
     }
     connection.as_mut().graceful_shutdown();
     connection.await

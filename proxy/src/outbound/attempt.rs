@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri, Version};
 use outrigger_policy::endpoint::ProtocolHint;
+use tokio::time::Instant;
 
 use crate::balance::Balancer;
 use crate::balance::endpoint::Endpoint;
@@ -32,12 +33,14 @@ pub(super) struct To<'a> {
     pub(super) dialled: SocketAddr,
 }
 
-/// A request's head as the application gave it: each attempt starts from there.
+/// What is needed to make a request again what the application sent: each attempt starts from there.
 #[derive(Debug)]
 struct Origin {
     version: Version,
-    uri: Uri,
-    host: Option<HeaderValue>,
+    /// The target was in absolute form.
+    absolute: bool,
+    /// Target and `Host`, of a request that was made one for another authority.
+    overridden: Option<(Uri, Option<HeaderValue>)>,
     /// The application asks for a tunnel, which HTTP/2 can't carry.
     tunnel: bool,
     dialled: SocketAddr,
@@ -56,9 +59,10 @@ pub(super) async fn send(
     } else {
         None
     };
-    let origin = Origin::of(request, tunnel.is_some(), to.dialled);
+    let mut origin = Origin::of(request, tunnel.is_some(), to.dialled);
+    let mut now = exchange.started();
     for tried in 1.. {
-        let picked = to.balancer.pick(to.fail_fast).await?;
+        let picked = to.balancer.pick(now, to.fail_fast).await?;
         let endpoint = picked.endpoint().clone();
         exchange.dispatch(endpoint.handles());
         exchange.at(picked);
@@ -77,6 +81,7 @@ pub(super) async fn send(
                     return Err(fault);
                 }
                 origin.restore(request);
+                now = Instant::now();
             }
         }
     }
@@ -97,40 +102,44 @@ fn check_identity(endpoint: &Endpoint, required: Option<&HeaderValue>) -> Result
 
 impl Origin {
     fn of(request: &Request<Body>, tunnel: bool, dialled: SocketAddr) -> Self {
-        let host = request.headers().get(HOST).cloned();
+        let absolute = request.uri().authority().is_some();
         Self {
             version: request.version(),
-            uri: request.uri().clone(),
-            host,
+            absolute,
+            overridden: None,
             tunnel,
             dialled,
         }
     }
 
     /// Makes the request again what it was.
-    fn restore(&self, request: &mut Request<Body>) {
+    fn restore(&mut self, request: &mut Request<Body>) {
         *request.version_mut() = self.version;
-        *request.uri_mut() = self.uri.clone();
         request.headers_mut().remove(ORIG_PROTO);
-        if let Some(host) = &self.host {
-            request.headers_mut().insert(HOST, host.clone());
+        if let Some((uri, host)) = self.overridden.take() {
+            *request.uri_mut() = uri;
+            if let Some(host) = host {
+                request.headers_mut().insert(HOST, host);
+            }
+        } else if !self.absolute {
+            *request.uri_mut() = orig_proto::origin_form(request.uri());
         }
     }
 
     /// Gives the request the form that the endpoint's side expects. `true`: HTTP/1 that HTTP/2 carries.
-    fn address(&self, request: &mut Request<Body>, endpoint: &Endpoint) -> Result<bool, Fault> {
+    fn address(&mut self, request: &mut Request<Body>, endpoint: &Endpoint) -> Result<bool, Fault> {
         let description = endpoint.description();
         let carried = self.version != Version::HTTP_2
             && !self.tunnel
             && description.hint == ProtocolHint::Http2
             && !endpoint.is_local();
         if let Some(authority) = &description.authority_override {
+            self.overridden = Some((request.uri().clone(), request.headers().get(HOST).cloned()));
             request.headers_mut().remove(DST_CANONICAL);
             override_authority(request, authority, carried || self.version == Version::HTTP_2)?;
         }
         if carried {
-            let absolute = self.uri.authority().is_some();
-            orig_proto::upgrade(request, absolute, || self.dialled.to_string())?;
+            orig_proto::upgrade(request, self.absolute, || self.dialled.to_string())?;
         }
         Ok(carried)
     }

@@ -62,7 +62,7 @@ pub(super) async fn tls(
 /// Opens a connection to the least loaded endpoint that takes one.
 async fn connect(balancer: &Balancer, fail_fast: Duration) -> Result<(Io, Picked), Fault> {
     for tried in 1.. {
-        let picked = balancer.pick(fail_fast).await?;
+        let picked = balancer.pick(Instant::now(), fail_fast).await?;
         match picked.endpoint().pool().dial().connect(None).await {
             Ok(io) => {
                 picked.answered(Instant::now());
