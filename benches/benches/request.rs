@@ -136,7 +136,10 @@ impl Proxy {
             unreachable!("the policy says so");
         };
         let balancer: &balance::Balancer = routes.routes[0].rules[0].then.balancer().unwrap();
-        let picked = balancer.pick(tokio::time::Instant::now(), Duration::from_secs(1)).await.unwrap();
+        let picked = balancer
+            .pick(tokio::time::Instant::now(), Duration::from_secs(1))
+            .await
+            .unwrap();
         let pool = picked.endpoint().pool();
         let io = Io::pipe(pipe);
         if version == Version::HTTP_2 {
