@@ -63,6 +63,13 @@ pub struct Permit<'a> {
     pub by: &'a Arc<ResourceRef>,
 }
 
+impl Permit<'_> {
+    /// Whether it was given by the default policy `audit`: everybody is let in, and each is to be logged.
+    pub fn is_audit(&self) -> bool {
+        &*self.by.name == "audit" && self.by.is_default()
+    }
+}
+
 /// Not allowed: no authorization matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deny;
@@ -220,5 +227,27 @@ mod tests {
         assert_eq!(by("127.0.0.1"), Ok("local"));
         assert_eq!(by("10.0.0.1"), Err(Deny));
         assert_eq!(size_of::<Deny>(), 0);
+    }
+
+    #[test]
+    fn only_the_default_named_audit_audits() {
+        let default = |name: &str| Arc::new(ResourceRef::of_default(name));
+        assert!(
+            Permit {
+                by: &default("audit")
+            }
+            .is_audit()
+        );
+        assert!(
+            !Permit {
+                by: &default("all-unauthenticated")
+            }
+            .is_audit()
+        );
+        let object = Arc::new(ResourceRef {
+            kind: "server".into(),
+            ..ResourceRef::of_default("audit")
+        });
+        assert!(!Permit { by: &object }.is_audit());
     }
 }

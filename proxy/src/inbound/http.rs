@@ -154,6 +154,10 @@ fn admit(connection: &Connection, request: &Request<Body>, exchange: &mut Exchan
                 .resolved
                 .allowed(report, arrival, &policy, found.meta, permit.by);
             exchange.dispatch(&handles);
+            if permit.is_audit() {
+                let (client, dst) = (arrival.client, arrival.dst);
+                tracing::info!(client.addr = %client, %dst, tls = ?arrival.tls, "Request allowed: the policy only audits");
+            }
         }
         Err(Deny) => {
             report.http_denied(arrival, &policy, found.meta);

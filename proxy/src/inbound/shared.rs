@@ -26,7 +26,7 @@ pub struct Inbound {
     pub(crate) credentials: Live<Credentials>,
     pub(crate) ports: Cache<u16, Port>,
     /// Ports that are watched for ever.
-    eager: Vec<Arc<Port>>,
+    _eager: Vec<Arc<Port>>,
     pub(crate) local: Local,
     pub(crate) limit: Limit,
     pub(crate) report: Report,
@@ -49,7 +49,7 @@ impl Inbound {
             .map(|port| ports.get_or(&port, || Port::new(discovery.inbound(port))))
             .collect();
         Arc::new(Self {
-            eager,
+            _eager: eager,
             ports,
             local: Local::new(&config, &report),
             limit: Limit::new(config.max_in_flight),
@@ -67,11 +67,6 @@ impl Inbound {
             self.ports.sweep(now);
         }
         self.local.sweep(now);
-    }
-
-    /// How many ports are watched for ever.
-    pub fn eager(&self) -> usize {
-        self.eager.len()
     }
 
     /// A port; its policy is the configured default until the control plane has answered.

@@ -16,8 +16,8 @@ use crate::net::io::Io;
 /// Passes bytes on to the application for as long as the policy permits it.
 pub(super) async fn forward(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
     // Nobody is dialled for a client that may not connect.
-    if let Err(deny) = permit(&arrival.port.policy.get(), &arrival) {
-        return refused(inbound, &arrival, deny);
+    if permit(&arrival.port.policy.get(), &arrival).is_err() {
+        return Err(refused(inbound, &arrival));
     }
     let app = dial(inbound, &arrival).await?;
     // Boxed, so that connections of HTTP keep no room for it.
@@ -34,8 +34,14 @@ pub(super) async fn join(
     let mut policy = arrival.port.policy.clone();
     let current = policy.get_and_mark_seen();
     match permit(&current, &arrival) {
-        Ok(permit) => inbound.report.tcp_allowed(&arrival, &current, permit.by),
-        Err(deny) => return refused(inbound, &arrival, deny),
+        Ok(permit) => {
+            inbound.report.tcp_allowed(&arrival, &current, permit.by);
+            if permit.is_audit() {
+                let (client, dst) = (arrival.client, arrival.dst);
+                tracing::info!(client.addr = %client, %dst, tls = ?arrival.tls, "Connection allowed: the policy only audits");
+            }
+        }
+        Err(Deny) => return Err(refused(inbound, &arrival)),
     }
     tokio::select! {
         copied = copy::both_ways(&mut io, &mut app) => {
@@ -68,10 +74,10 @@ async fn dial(inbound: &Inbound, arrival: &Arrival) -> Result<Io, Fault> {
     Box::pin(inbound.local.pool(arrival.dst)?.dial().connect(None)).await
 }
 
-fn refused<T>(inbound: &Inbound, arrival: &Arrival, _deny: Deny) -> Result<T, Fault> {
+fn refused(inbound: &Inbound, arrival: &Arrival) -> Fault {
     let policy = arrival.port.policy.get();
     inbound.report.tcp_denied(arrival, &policy);
-    Err(denied(&policy))
+    denied(&policy)
 }
 
 /// Waits for a policy that no longer permits the connection.

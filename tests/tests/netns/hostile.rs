@@ -6,6 +6,7 @@ use outrigger_e2e::mesh::{Mesh, Meshed, TRUST, until_status};
 use outrigger_e2e::metrics::Metrics;
 use outrigger_e2e::pod::Pod;
 use outrigger_e2e::tls::{self, Authority, Own, Validity};
+use outrigger_e2e::wait;
 use std::io::{self, Read, Write};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: server\r\nconnection: close\r\n\r\n";
@@ -112,6 +113,30 @@ fn refused(client: &Pod, service: std::net::SocketAddr, name: &str) -> Response 
     let response = http::get(client, service, name, "/", &[]);
     assert!([502, 503, 504].contains(&response.status), "{name}: {response:?}");
     response
+}
+
+#[test]
+fn the_audit_policy_lets_everybody_in_and_says_so() {
+    let mesh = Mesh::start();
+    let server = mesh
+        .pod("server")
+        .ports(&[8080, 9000])
+        .annotation("config.linkerd.io/default-inbound-policy", "audit")
+        .meshed();
+    let stranger = mesh.pod("stranger").unmeshed();
+    let _echo = Echo::serve(&server, 8080);
+    app::pipe(&server, 9000, "");
+    let logged = |text: &str| server.proxy().log().contains(text).then_some(());
+    wait::until("the policy to be there", || {
+        let response = http::get(&stranger, server.addr(8080), "server", "/", &[]);
+        assert_eq!(response.status, 200, "{response:?}");
+        logged("Request allowed: the policy only audits")
+    });
+    let mut stream = stranger.connect(server.addr(9000)).unwrap();
+    assert_eq!(app::send_all(&mut stream, b"\x01out").unwrap(), b"\x01out");
+    wait::until("the connection to be logged", || {
+        logged("Connection allowed: the policy only audits")
+    });
 }
 
 #[test]
