@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::balance::endpoint::Picked;
 use crate::error::{BoxError, Fault, Kind, Side};
 use crate::http::body::{Body, End, Track, Tracked};
+use crate::http::h2::reason;
 use crate::http::headers;
 use crate::http::respond::{self, Asked};
 use crate::http::server::Closing;
@@ -139,7 +140,7 @@ impl Exchange {
         // How soon it failed says nothing of how fast the endpoint is.
         self.picked = None;
         if asked.version == Version::HTTP_2
-            && let Some(reason) = fault.source.as_deref().and_then(|source| h2_reason(source))
+            && let Some(reason) = fault.source.as_deref().and_then(|source| reason::of(source))
             && let Some(source) = fault.source.take()
         {
             self.failed(reset_label(reason));
@@ -199,7 +200,7 @@ impl Track for Exchange {
     fn finish(self, end: End<'_>) {
         self.record(match end {
             End::Complete | End::Dropped => "",
-            End::Failed(error) => h2_reason(error).map_or("unclassified", reset_label),
+            End::Failed(error) => reason::of(error).map_or("unclassified", reset_label),
         });
     }
 }
@@ -216,18 +217,6 @@ fn reset_label(reason: h2::Reason) -> &'static str {
         h2::Reason::ENHANCE_YOUR_CALM => "h2(ENHANCE_YOUR_CALM)",
         _ => "h2(OTHER)",
     }
-}
-
-/// The HTTP/2 reason an error carries, however deep.
-fn h2_reason(error: &(dyn std::error::Error + 'static)) -> Option<h2::Reason> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(h2) = error.downcast_ref::<h2::Error>() {
-            return h2.reason();
-        }
-        next = error.source();
-    }
-    None
 }
 
 /// What came of looking at a connection's first bytes, for the metrics of both directions. `None`: there were none.

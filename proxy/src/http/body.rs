@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::http::h2::recv::Received;
 use crate::http::pool::Lease;
 
 /// Every body that is sent.
@@ -18,8 +19,24 @@ pub enum Body {
     Empty,
     /// A few bytes of our own.
     Full(Bytes),
-    /// What a peer sends. The connection it comes from goes back to its pool when it has ended.
+    /// What a peer sends through hyper. The connection it comes from goes back to its pool when it has ended.
     Incoming(Incoming, Option<Lease>),
+    /// What a peer sends on an HTTP/2 stream.
+    Received(Received),
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its connection did, or what came was no HTTP.
+    #[error("the connection broke off")]
+    Connection(#[from] hyper::Error),
+    /// Its HTTP/2 stream or connection did.
+    #[error("the HTTP/2 stream broke off")]
+    Stream(#[from] h2::Error),
+    /// This proxy did, and says why.
+    #[error("{0}")]
+    Proxy(&'static str),
 }
 
 /// How a body ended.
@@ -28,7 +45,7 @@ pub enum End<'a> {
     /// Completely.
     Complete,
     /// With an error of the peer that sends it.
-    Failed(&'a hyper::Error),
+    Failed(&'a Error),
     /// Nobody wanted the rest.
     Dropped,
 }
@@ -59,12 +76,12 @@ impl From<Incoming> for Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Full(_) => {
@@ -80,8 +97,9 @@ impl HttpBody for Body {
                 if ended && let Some(lease) = lease.take() {
                     lease.give_back();
                 }
-                polled
+                polled.map_err(Error::from)
             }
+            Self::Received(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -90,6 +108,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Full(_) => false,
             Self::Incoming(body, _) => body.is_end_stream(),
+            Self::Received(body) => body.is_end_stream(),
         }
     }
 
@@ -98,6 +117,7 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Incoming(body, _) => body.size_hint(),
+            Self::Received(body) => body.size_hint(),
         }
     }
 }
@@ -131,12 +151,12 @@ impl<T: Track> Tracked<T> {
 
 impl<T: Track + Unpin> HttpBody for Tracked<T> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Pending => {}
@@ -163,6 +183,9 @@ impl<T: Track + Unpin> HttpBody for Tracked<T> {
 
 impl<T: Track> Drop for Tracked<T> {
     fn drop(&mut self) {
+        if self.track.is_none() {
+            return;
+        }
         // hyper does not poll a body that says it has ended (HEAD, 204, an empty one).
         let end = if self.body.is_end_stream() {
             End::Complete

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod client;
+pub mod h2;
 pub mod headers;
 pub mod orig_proto;
 pub mod pool;

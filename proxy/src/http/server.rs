@@ -6,14 +6,14 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Notify;
 
 use crate::config::{FlowControl, Http2Server, KeepAlive};
 use crate::drain::Drain;
 use crate::error::BoxError;
-use crate::http::body::{Track, Tracked};
+use crate::http::body::{Body, Track, Tracked};
 use crate::http::rarely::rarely;
 use crate::net::io::Io;
 
@@ -41,11 +41,18 @@ async fn end(drain: &mut Drain, closing: &Closing) {
 }
 
 /// Serves HTTP/1.0 and 1.1 until the client goes, an error, or the drain's end.
-pub async fn http1<S, T>(io: Io, service: S, closing: Closing, mut drain: Drain) -> Result<(), hyper::Error>
+pub async fn http1<S, F, T>(
+    io: Io,
+    service: S,
+    closing: Closing,
+    mut drain: Drain,
+) -> Result<(), hyper::Error>
 where
-    S: Service<Request<Incoming>, Response = Response<Tracked<T>>, Error = BoxError>,
+    S: Fn(Request<Body>) -> F,
+    F: Future<Output = Result<Response<Tracked<T>>, BoxError>>,
     T: Track + Unpin + 'static,
 {
+    let service = service_fn(|request: Request<Incoming>| service(request.map(Body::from)));
     let mut builder = http1::Builder::new();
     // No half-close: the end of what the client says is the end of the client, as for most servers. One that has left
     // can't be told from one that only listens, and its request would go on without anybody to answer.
@@ -65,7 +72,7 @@ where
 }
 
 /// Serves HTTP/2 until the client goes, an error, or the drain's end.
-pub async fn http2<S, T>(
+pub async fn http2<S, F, T>(
     io: Io,
     service: S,
     settings: &Http2Server,
@@ -73,10 +80,11 @@ pub async fn http2<S, T>(
     mut drain: Drain,
 ) -> Result<(), hyper::Error>
 where
-    S: Service<Request<Incoming>, Response = Response<Tracked<T>>, Error = BoxError> + Clone,
-    S::Future: Send + 'static,
+    S: Fn(Request<Body>) -> F + Clone,
+    F: Future<Output = Result<Response<Tracked<T>>, BoxError>> + Send + 'static,
     T: Track + Unpin + Send + 'static,
 {
+    let service = service_fn(move |request: Request<Incoming>| service(request.map(Body::from)));
     let builder = http2_builder(settings);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {

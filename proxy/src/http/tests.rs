@@ -268,13 +268,13 @@ async fn a_client_that_leaves_in_the_middle_ends_its_request() {
     let (_drainer, drain) = drain::channel();
     let begun = Arc::new(Notify::new());
     let begins = begun.clone();
-    let service = service_fn(move |_request: Request<Incoming>| {
+    let service = move |_request: Request<Body>| {
         begins.notify_one();
         async {
             std::future::pending::<()>().await;
             empty()
         }
-    });
+    };
     let io = Io::plain(Socket::new(stream));
     let served = tokio::spawn(server::http1(io, service, Closing::default(), drain));
     client
@@ -299,7 +299,7 @@ async fn a_request_that_came_before_the_drain_is_answered() {
         detect::preface(&mut io, PATIENCE).await.unwrap();
         let draining = tokio::spawn(drainer.drain());
         tokio::task::yield_now().await;
-        let service = service_fn(|_request: Request<Incoming>| async { empty() });
+        let service = |_request: Request<Body>| async { empty() };
         server::http1(io, service, Closing::default(), drain)
             .await
             .unwrap();

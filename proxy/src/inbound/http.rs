@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, Request, Response, Version};
-use hyper::body::Incoming;
 use outrigger_policy::authz::{ClientTls, Deny, authorize};
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol, InboundRule};
 use outrigger_policy::route::{Head, RouteTable};
@@ -67,7 +66,7 @@ impl Connection {
 /// An error is one that the client should see as such: an HTTP/2 stream that the application reset is reset here too.
 pub(super) async fn request(
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    mut request: Request<Body>,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     let asked = Asked {
         version: request.version(),
@@ -79,7 +78,6 @@ pub(super) async fn request(
         Err(fault) => return refuse(&connection, Exchange::refused(), fault, asked),
     };
     let mut exchange = Exchange::open(permit);
-    let mut request = request.map(Body::from);
     match forward(&connection, &mut request, &mut exchange).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => refuse(&connection, exchange, fault, asked),

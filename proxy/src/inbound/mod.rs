@@ -191,7 +191,7 @@ async fn greet<T>(
 async fn http1(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(inbound.clone(), arrival);
     let (closing, drain) = (connection.closing.clone(), inbound.drain.clone());
-    let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
+    let service = move |request| http::request(connection.clone(), request);
     ended(Box::pin(server::http1(io, service, closing, drain)).await);
     Ok(())
 }
@@ -199,7 +199,7 @@ async fn http1(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), F
 async fn http2(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(inbound.clone(), arrival);
     let (closing, drain) = (connection.closing.clone(), inbound.drain.clone());
-    let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
+    let service = move |request| http::request(connection.clone(), request);
     let settings = &inbound.config.http2_server;
     ended(Box::pin(server::http2(io, service, settings, closing, drain)).await);
     Ok(())

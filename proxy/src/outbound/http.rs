@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 use outrigger_policy::route::Head;
 
 use crate::balance::Balancer;
@@ -41,7 +40,7 @@ impl Connection {
 /// An error is one that the client should see as such: an HTTP/2 stream that the server reset is reset here too.
 pub(super) async fn request(
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    mut request: Request<Body>,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     let outbound = &connection.outbound;
     let asked = Asked {
@@ -55,7 +54,6 @@ pub(super) async fn request(
     };
     let mut exchange = Exchange::open(permit);
     let router = connection.target.router();
-    let mut request = request.map(Body::from);
     match forward(&connection, &router, &mut request, &mut exchange).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => refuse(&connection, exchange, fault, asked),

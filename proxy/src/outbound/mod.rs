@@ -121,7 +121,7 @@ async fn detect(
 pub async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(outbound.clone(), target);
     let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
-    let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
+    let service = move |request| http::request(connection.clone(), request);
     let served = Box::pin(server::http1(io, service, closing, drain)).await;
     ended(served);
     Ok(())
@@ -131,7 +131,7 @@ pub async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Res
 pub async fn http2(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(outbound.clone(), target);
     let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
-    let service = hyper::service::service_fn(move |req| http::request(connection.clone(), req));
+    let service = move |request| http::request(connection.clone(), request);
     let settings = &outbound.config.http2_server;
     let served = Box::pin(server::http2(io, service, settings, closing, drain)).await;
     ended(served);

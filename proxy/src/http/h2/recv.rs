@@ -1,0 +1,98 @@
+//! What a peer sends on an HTTP/2 stream, as a body.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use ::h2::RecvStream;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::http::body::{Body, Error};
+
+/// The rest of a message that is received on a stream.
+///
+/// A reset is an error unless the message was complete before it: then h2 has its end (RFC 9113 §8.1).
+#[derive(Debug)]
+pub struct Received {
+    stream: RecvStream,
+    /// Bytes to come, if `content-length` says so; h2 sees to it that it says the truth.
+    left: Option<u64>,
+    expects: Expects,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expects {
+    Data,
+    Trailers,
+    Nothing,
+}
+
+/// The body of the message that has these fields.
+pub fn body(stream: RecvStream, fields: &HeaderMap) -> Body {
+    let left = fields
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
+    if left.is_none() && stream.is_end_stream() {
+        return Body::Empty;
+    }
+    Body::Received(Received {
+        stream,
+        left,
+        expects: Expects::Data,
+    })
+}
+
+impl Received {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let Some(data) = ready!(self.stream.poll_data(cx)?) else {
+            return Poll::Ready(None);
+        };
+        // Who asks for data has room for it, so the peer may send as much again, on the connection too.
+        self.stream.flow_control().release_capacity(data.len())?;
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(data.len() as u64);
+        }
+        Poll::Ready(Some(Ok(data)))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.expects == Expects::Data {
+            if let Some(data) = ready!(self.poll_data(cx)?) {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            self.expects = Expects::Trailers;
+        }
+        if self.expects == Expects::Trailers {
+            let trailers = ready!(self.stream.poll_trailers(cx)?);
+            self.expects = Expects::Nothing;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl HttpBody for Received {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = self.poll_next(cx);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.expects = Expects::Nothing;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.expects == Expects::Nothing || self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
