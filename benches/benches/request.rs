@@ -147,7 +147,7 @@ impl Proxy {
                 stream: 65_535,
                 connection: 65_535,
             };
-            let sender = client::http2(io, windows, &Http2Params::default()).await;
+            let sender = client::http2(io, windows, 1, &Http2Params::default()).await;
             pool.adopt_http2(sender.unwrap());
         } else {
             pool.adopt_http1(client::http1(io).await.unwrap());

@@ -11,6 +11,7 @@ use outrigger_policy::route::host::HostMatch;
 use outrigger_policy::route::path::PathMatch;
 use outrigger_policy::route::request::RequestMatch;
 use outrigger_policy::route::{Head, Route, RouteTable, Rule};
+use outrigger_proxy::http::h2::frames::Frames;
 use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
 use outrigger_proxy::net::detect::tls::{self as detect_tls, Hello};
 use outrigger_proxy::net::header::{self, Decoded};
@@ -19,9 +20,10 @@ use outrigger_proxy::net::header::{self, Decoded};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. A name is that of a directory of `seeds/` as well.
-pub const ALL: [Target; 5] = [
+pub const ALL: [Target; 6] = [
     ("client_hello", client_hello),
     ("http_preface", http_preface),
+    ("http2_frames", http2_frames),
     ("transport_header", transport_header),
     ("identity", identity),
     ("route_match", route_match),
@@ -48,6 +50,24 @@ pub fn http_preface(bytes: &[u8]) {
         &Preface::NeedMore,
         detect_http::LIMIT,
     );
+}
+
+/// The same frames are found however the stream is cut, and each takes the bytes of its head at least.
+pub fn http2_frames(bytes: &[u8]) {
+    let found = |chunk: usize| {
+        let (mut frames, mut found) = (Frames::of_client(), Vec::new());
+        for part in bytes.chunks(chunk.max(1)) {
+            frames.walk(part, |frame| {
+                found.push((frame.kind, frame.stream, frame.length, frame.look.to_vec()));
+            });
+        }
+        (found, frames.is_between())
+    };
+    let whole = found(bytes.len());
+    assert!(whole.0.len() <= bytes.len() / 9);
+    for chunk in [1, 7, 10, 50] {
+        assert_eq!(found(chunk), whole, "in pieces of {chunk}");
+    }
 }
 
 /// A header that is accepted is encoded to one that is read as the same.

@@ -245,6 +245,10 @@ impl Meter for TransportHandle {
         self.written.add(bytes as u64);
     }
 
+    fn abused(&self, reason: &'static str) {
+        Self::abused(self, reason);
+    }
+
     fn closed(&self, errno: Option<i32>) {
         Self::closed(self, errno);
     }

@@ -23,6 +23,8 @@ pub struct Http2Client {
     pub stream_window: u32,
     /// The window of a connection, in bytes.
     pub connection_window: u32,
+    /// How many times the budgets of frames are as large as built in; 0: there are none.
+    pub flood_scale: u32,
 }
 
 /// HTTP/2 on connections that the proxy accepts. Unset: the library's default.
@@ -42,6 +44,8 @@ pub struct Http2Server {
     pub max_pending_accept_reset_streams: Option<usize>,
     /// Bytes buffered for sending, per stream.
     pub max_send_buf_size: Option<usize>,
+    /// How many times the budgets of frames are as large as built in; 0: there are none.
+    pub flood_scale: u32,
 }
 
 /// How windows are sized.
@@ -72,6 +76,7 @@ pub(in crate::config) fn client(r: &mut Reader<'_>) -> Http2Client {
     Http2Client {
         stream_window: r.read(&vars::HTTP2_INITIAL_STREAM_WINDOW_SIZE).0,
         connection_window: r.read(&vars::HTTP2_INITIAL_CONNECTION_WINDOW_SIZE).0,
+        flood_scale: r.read(&vars::HTTP2_FLOOD_SCALE),
     }
 }
 
@@ -135,6 +140,7 @@ fn server(r: &mut Reader<'_>, vars: &ServerVars) -> Http2Server {
         max_header_list_size: r.optional(&vars.headers),
         max_pending_accept_reset_streams: r.optional(&vars.resets),
         max_send_buf_size: r.optional(&vars.send),
+        flood_scale: r.read(&vars::HTTP2_FLOOD_SCALE),
     }
 }
 

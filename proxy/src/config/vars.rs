@@ -187,6 +187,9 @@ vars! {
         HTTP2_INITIAL_STREAM_WINDOW_SIZE: Window = "65535";
         /// The window of a connection, for every HTTP/2 connection that the proxy opens.
         HTTP2_INITIAL_CONNECTION_WINDOW_SIZE: Window = "1048576";
+        /// What a peer may send of HTTP/2 frames that are cheap for it and dear for the proxy (resets, PING, SETTINGS, …)
+        /// before its connection is ended, as a multiple of the built-in budgets; 0: as much as it likes.
+        HTTP2_FLOOD_SCALE: u32 = "1";
         /// Whether windows follow the measured bandwidth-delay product; then the fixed ones are not used.
         INBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL: bool = "false";
         /// The window of a stream, on connections from the mesh. Used only if the connection's is set too.

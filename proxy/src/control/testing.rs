@@ -32,6 +32,7 @@ use crate::tls::testing::Ca;
 use crate::tls::{self, Credentials};
 
 pub(crate) const HTTP2: Http2Client = Http2Client {
+    flood_scale: 1,
     stream_window: 1 << 20,
     connection_window: 1 << 20,
 };

@@ -6,6 +6,7 @@ use outrigger_policy::endpoint::Http2Params;
 
 use crate::config;
 use crate::http::body::Body;
+use crate::http::h2::guard::Guarded;
 use crate::net::io::Io;
 
 /// Sends requests on one HTTP/1 connection, one after another.
@@ -43,7 +44,12 @@ pub async fn http1(io: Io) -> Result<Http1, hyper::Error> {
 }
 
 /// Starts HTTP/2 on a connection, with prior knowledge.
-pub async fn http2(io: Io, windows: Windows, params: &Http2Params) -> Result<Http2, hyper::Error> {
+pub async fn http2(
+    io: Io,
+    windows: Windows,
+    flood_scale: u32,
+    params: &Http2Params,
+) -> Result<Http2, hyper::Error> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new());
     if params.adaptive_window {
@@ -66,6 +72,7 @@ pub async fn http2(io: Io, windows: Windows, params: &Http2Params) -> Result<Htt
     if let Some(size) = params.max_send_buf_size {
         builder.max_send_buf_size(size);
     }
+    let io = Guarded::to_server(io, flood_scale);
     let (sender, connection) = builder.handshake(TokioIo::new(io)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {

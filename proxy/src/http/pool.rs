@@ -42,6 +42,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// HTTP/2 flow control.
     pub windows: Windows,
+    /// A multiple of the budgets of HTTP/2 frames.
+    pub flood_scale: u32,
 }
 
 /// The HTTP/2 connection.
@@ -93,6 +95,7 @@ impl Settings {
             max_idle: pool.max_idle,
             idle_timeout: pool.idle_timeout,
             windows: Windows::from(http2),
+            flood_scale: http2.flood_scale,
         }
     }
 }
@@ -232,7 +235,7 @@ impl Pool {
 
     async fn connect_http2(&self) -> Result<Http2, Fault> {
         let io = self.dial.connect(Some(Session::Http2)).await?;
-        client::http2(io, self.settings.windows, &self.params)
+        client::http2(io, self.settings.windows, self.settings.flood_scale, &self.params)
             .await
             .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))
     }
@@ -406,6 +409,7 @@ pub(crate) mod testing {
             max_idle: 10,
             idle_timeout: Duration::from_secs(3),
             windows,
+            flood_scale: 1,
         };
         Arc::new(Pool::new(dial, settings, Http2Params::default()))
     }

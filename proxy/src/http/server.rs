@@ -14,6 +14,7 @@ use crate::config::{FlowControl, Http2Server, KeepAlive};
 use crate::drain::Drain;
 use crate::error::BoxError;
 use crate::http::body::{Body, Track, Tracked};
+use crate::http::h2::guard::Guarded;
 use crate::http::rarely::rarely;
 use crate::net::io::Io;
 
@@ -86,6 +87,7 @@ where
 {
     let service = service_fn(move |request: Request<Incoming>| service(request.map(Body::from)));
     let builder = http2_builder(settings);
+    let io = Guarded::from_client(io, settings.flood_scale);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     tokio::select! {
         biased; // What has arrived before the drain is still served.

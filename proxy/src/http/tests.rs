@@ -44,6 +44,8 @@ impl Meter for Bytes {
 
     fn written(&self, _bytes: usize) {}
 
+    fn abused(&self, _reason: &'static str) {}
+
     fn closed(&self, _errno: Option<i32>) {}
 }
 
@@ -59,6 +61,7 @@ fn pool(addr: SocketAddr) -> Arc<Pool> {
         meter: Arc::<Bytes>::default(),
     };
     let settings = Settings {
+        flood_scale: 1,
         max_idle: 100,
         idle_timeout: PATIENCE,
         windows: Windows {

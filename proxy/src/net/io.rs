@@ -37,6 +37,8 @@ pub trait Meter: Send + Sync + std::fmt::Debug {
     fn read(&self, bytes: usize);
     /// Bytes written to the peer.
     fn written(&self, bytes: usize);
+    /// The peer did what ends the connection; `reason` is one of few.
+    fn abused(&self, reason: &'static str);
     /// The connection is gone, with the operating system's error if one ended it.
     fn closed(&self, errno: Option<i32>);
 }
@@ -105,6 +107,13 @@ impl Io {
     /// Puts bytes that were read back in front.
     pub fn unread(&mut self, bytes: BytesMut) {
         self.prefix = join(bytes, &self.prefix);
+    }
+
+    /// Reports that the peer did what ends the connection.
+    pub fn abused(&self, reason: &'static str) {
+        if let Some(meter) = &self.meter {
+            meter.abused(reason);
+        }
     }
 
     fn over(stream: Stream) -> Self {
@@ -294,6 +303,7 @@ pub(crate) mod testing {
         fn opened(&self) {}
         fn read(&self, _bytes: usize) {}
         fn written(&self, _bytes: usize) {}
+        fn abused(&self, _reason: &'static str) {}
         fn closed(&self, _errno: Option<i32>) {}
     }
 }

@@ -23,6 +23,8 @@ pub struct TransportMetrics {
     pub tcp_read_bytes_total: Family<Arc<TransportLabels>, Counter>,
     /// Bytes written to peers.
     pub tcp_write_bytes_total: Family<Arc<TransportLabels>, Counter>,
+    /// HTTP/2 connections that this proxy ended because of what the peer sent.
+    pub http2_abuse: Family<AbuseLabels, Counter>,
     /// What is resolved and in use.
     pub resolved: Shared<TransportLabels, TransportHandle>,
 }
@@ -59,6 +61,17 @@ pub struct CloseLabels {
     pub errno: &'static str,
 }
 
+/// Labels of `outrigger_http2_abuse_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AbuseLabels {
+    /// Whose traffic the connection carries.
+    pub direction: Direction,
+    /// `src` for a client, `dst` for a server.
+    pub peer: &'static str,
+    /// What it sent too much of, or what was wrong with it.
+    pub reason: &'static str,
+}
+
 /// The metrics of one kind of connection, resolved.
 #[derive(Debug)]
 pub struct TransportHandle {
@@ -70,6 +83,7 @@ pub struct TransportHandle {
     open: Arc<Gauge>,
     closed_well: Arc<Counter>,
     close_total: Family<CloseLabels, Counter>,
+    http2_abuse: Family<AbuseLabels, Counter>,
     labels: Arc<TransportLabels>,
 }
 
@@ -85,6 +99,10 @@ impl TransportMetrics {
                 .counter("tcp_read_bytes_total", "Total count of bytes read from peers"),
             tcp_write_bytes_total: registry
                 .counter("tcp_write_bytes_total", "Total count of bytes written to peers"),
+            http2_abuse: registry.counter(
+                "outrigger_http2_abuse_total",
+                "HTTP/2 connections that the proxy ended because of what the peer sent: floods, and errors of protocol",
+            ),
             resolved: Shared::default(),
         }
     }
@@ -103,6 +121,7 @@ impl TransportMetrics {
                 open: self.tcp_open_connections.handle(labels.clone()),
                 closed_well: self.tcp_close_total.handle(well),
                 close_total: self.tcp_close_total.clone(),
+                http2_abuse: self.http2_abuse.clone(),
                 labels,
             }
         })
@@ -114,6 +133,17 @@ impl TransportHandle {
     pub fn opened(&self) {
         self.open_total.inc();
         self.open.inc();
+    }
+
+    /// Counts a connection that was ended because of what the peer sent.
+    pub fn abused(&self, reason: &'static str) {
+        let (direction, peer) = self.labels.side();
+        let labels = AbuseLabels {
+            direction,
+            peer,
+            reason,
+        };
+        self.http2_abuse.handle(labels).inc();
     }
 
     /// Counts a connection as closed: well, or by the operating system's error (a number of `errno.h`).
@@ -150,15 +180,22 @@ fn errno(code: i32) -> &'static str {
     }
 }
 
-impl EncodeLabels for TransportLabels {
-    const DOC: &'static str = "direction, peer, (inbound src: target_*, tls …, srv_*) (inbound dst: tls …) (outbound src: target_*, tls …) (outbound dst: authority?, target_*, tls …, dst_*)";
-    fn encode(&self, out: &mut LabelWriter<'_>) {
-        let (direction, peer) = match self {
+impl TransportLabels {
+    /// The values of `direction` and `peer`.
+    fn side(&self) -> (Direction, &'static str) {
+        match self {
             Self::InboundAccept { .. } => (Direction::Inbound, "src"),
             Self::InboundConnect => (Direction::Inbound, "dst"),
             Self::OutboundAccept { .. } => (Direction::Outbound, "src"),
             Self::OutboundConnect(_) => (Direction::Outbound, "dst"),
-        };
+        }
+    }
+}
+
+impl EncodeLabels for TransportLabels {
+    const DOC: &'static str = "direction, peer, (inbound src: target_*, tls …, srv_*) (inbound dst: tls …) (outbound src: target_*, tls …) (outbound dst: authority?, target_*, tls …, dst_*)";
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        let (direction, peer) = self.side();
         direction.encode(out);
         out.label("peer", peer);
         match self {
@@ -189,6 +226,15 @@ impl EncodeLabels for CloseLabels {
     fn encode(&self, out: &mut LabelWriter<'_>) {
         self.transport.encode(out);
         out.label("errno", self.errno);
+    }
+}
+
+impl EncodeLabels for AbuseLabels {
+    const DOC: &'static str = "direction, peer, reason";
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        self.direction.encode(out);
+        out.label("peer", self.peer);
+        out.label("reason", self.reason);
     }
 }
 
