@@ -8,8 +8,14 @@ TOOLS := target/tools
 DENY_VERSION := 0.20.2
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)
 
+# Conformance suites that other people wrote, pinned with their hashes in tests/go and tests/python.
+H2SPEC := $(TOOLS)/h2spec
+GRPC_INTEROP := $(TOOLS)/grpc-interop-client $(TOOLS)/grpc-interop-server
+AUTOBAHN := $(TOOLS)/autobahntestsuite-25.10.1
+GO := PATH="$$PATH:/usr/local/go/bin" GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false" go
+
 .NOTPARALLEL:
-.PHONY: help try test check lint deny docs-check unit e2e fuzz bench docs audit image setup programs root
+.PHONY: help try test check lint deny docs-check unit e2e suites fuzz bench docs audit image setup setup-suites programs root
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,8 +31,10 @@ check: lint deny docs-check ## Formatting, lints, licences, documentation: all t
 unit: ## Tests of one process or one namespace: units, properties, fuzz seeds, floors, documents, budgets
 	$(CARGO) test --locked --no-fail-fast --workspace --exclude outrigger-e2e
 
-e2e: root setup programs ## Two pods and a control plane in network namespaces, as root
+e2e: root setup suites programs ## Two pods and a control plane in network namespaces, as root
 	$(CARGO) test --locked --no-fail-fast -p outrigger-e2e
+
+suites: setup-suites $(H2SPEC) $(GRPC_INTEROP) $(AUTOBAHN) ## The conformance suites that e2e runs through a pair of proxies
 
 fuzz: ## Every fuzz target for a minute, with libFuzzer (SECONDS=n, TARGET=one of them)
 	@command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz and a nightly toolchain are needed:" \
@@ -65,12 +73,27 @@ $(DENY):
 	  --root $(TOOLS)/root --target-dir $(TOOLS)/build
 	mv $(TOOLS)/root/bin/cargo-deny $@ && rm -rf $(TOOLS)/build $(TOOLS)/root
 
+$(H2SPEC): tests/go/go.mod tests/go/go.sum
+	mkdir -p $(TOOLS) && cd tests/go && $(GO) build -o $(abspath $@) github.com/summerwind/h2spec/cmd/h2spec
+
+$(TOOLS)/grpc-interop-%: tests/go/go.mod tests/go/go.sum
+	mkdir -p $(TOOLS) && cd tests/go && $(GO) build -o $(abspath $@) google.golang.org/grpc/interop/$*
+
+# It is written for Python 2: `tests/apps/autobahn.py` reads its cases, nothing of it is installed.
+$(AUTOBAHN): tests/python/suites.txt
+	mkdir -p $(TOOLS) && /usr/bin/python3 -m pip --quiet download --no-deps --no-binary :all: --no-build-isolation \
+	  --require-hashes -r $< --dest $(TOOLS)
+	tar -C $(TOOLS) --no-same-owner -xzf $@.tar.gz && touch $@
+
 # Network namespaces and iptables need root. Without it nothing is skipped: `make check` and most of `make unit` still run.
 root:
 	@[ "$$(id -u)" -eq 0 ] || { echo "This needs root, for network namespaces and iptables: sudo -E env \"PATH=\$$PATH\" make test" >&2; exit 69; }
 
 setup:
 	@tests/setup.sh
+
+setup-suites:
+	@tests/setup.sh suites
 
 programs:
 	$(CARGO) build --locked $(PROGRAMS)

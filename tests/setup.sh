@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what `make try` and `make e2e` run in their pods (Debian); starts no service, and is quick when all is there.
+# Installs what `make try` and `make e2e` run in their pods (Debian), and with the word `suites` what the conformance
+# suites of `make e2e` need; starts no service, and is quick when all is there.
 set -eu
 
 # program:package
@@ -22,13 +23,18 @@ wanted='
     haproxy:haproxy
 '
 
-PATH=$PATH:/usr/sbin:/sbin
+PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
 missing=
 for entry in $wanted; do
     command -v "${entry%%:*}" >/dev/null 2>&1 || missing="$missing ${entry#*:}"
 done
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 /usr/bin/python3 -c 'import grpc' >/dev/null 2>&1 || missing="$missing python3 python3-grpcio"
+if [ "${1-}" = suites ]; then
+    command -v go >/dev/null 2>&1 || missing="$missing golang-go"
+    /usr/bin/python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
+    /usr/bin/python3 -c 'import websockets' >/dev/null 2>&1 || missing="$missing python3-websockets"
+fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
 [ -n "$missing" ] || exit 0
 missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')

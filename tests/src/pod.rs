@@ -23,6 +23,8 @@ pub const HOME: &str = "/run/outrigger/pod";
 pub const PROGRAMS: &str = "/run/outrigger/bin";
 /// Where a pod finds the applications of the testkit.
 pub const APPS: &str = "/run/outrigger/apps";
+/// Where a pod finds the conformance suites, which `make suites` puts there.
+pub const TOOLS: &str = "/run/outrigger/tools";
 
 /// How long a connection may take to fail when nobody answers.
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -227,7 +229,9 @@ fn enter_namespaces(home: &Path, built: &Path) -> io::Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("apps");
-    for (inside, outside) in [(HOME, home), (PROGRAMS, built), (APPS, &apps)] {
+    let tools = built.with_file_name("tools");
+    fs::create_dir_all(&tools)?;
+    for (inside, outside) in [(HOME, home), (PROGRAMS, built), (APPS, &apps), (TOOLS, &tools)] {
         fs::create_dir_all(inside)?;
         mount(Some(outside), inside, none, MsFlags::MS_BIND, none)?;
     }

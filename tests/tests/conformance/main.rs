@@ -1,0 +1,16 @@
+//! Suites that other people wrote, run through a pair of proxies and without them. As root, after `make suites`.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod echo;
+mod grpc;
+mod h2spec;
+
+use outrigger_e2e::mesh::{Mesh, Meshed};
+
+/// A mesh with a meshed server on these ports and a meshed client.
+fn pair(ports: &[u16]) -> (Mesh, Meshed, Meshed) {
+    let mesh = Mesh::start();
+    let server = mesh.pod("server").ports(ports).meshed();
+    let client = mesh.pod("client").meshed();
+    (mesh, server, client)
+}
