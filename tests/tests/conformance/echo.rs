@@ -19,7 +19,10 @@ pub(crate) fn serve(pod: &Pod, port: u16) {
     let listener = pod.listen(port);
     listener.set_nonblocking(true).unwrap();
     thread::spawn(move || {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             while let Ok((tcp, _peer)) = listener.accept().await {

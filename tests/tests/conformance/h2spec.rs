@@ -18,11 +18,17 @@ fn h2spec_passes_against_both_sides_but_for_the_known_deviations() {
     let server = mesh
         .pod("server")
         .ports(&[8080])
-        .env("LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS", "100")
+        .env(
+            "LINKERD2_PROXY_INBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS",
+            "100",
+        )
         .meshed();
     let client = mesh
         .pod("client")
-        .env("LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS", "100")
+        .env(
+            "LINKERD2_PROXY_OUTBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS",
+            "100",
+        )
         .meshed();
     let web = mesh.service("web", 80, &[(&server, 8080)]);
     let stranger = mesh.pod("stranger").unmeshed();
@@ -64,7 +70,8 @@ fn failures(pod: &Pod, side: &str, addr: SocketAddr) -> Vec<String> {
     let output = pod.output("nobody", &argv);
     fs::write(pod.dir().join("h2spec.log"), &output.stdout).unwrap();
     let report = fs::read_to_string(pod.dir().join("h2spec.xml"));
-    let report = report.unwrap_or_else(|error| panic!("h2spec wrote no report: {error}; is it there? `make suites`"));
+    let report =
+        report.unwrap_or_else(|error| panic!("h2spec wrote no report: {error}; is it there? `make suites`"));
     let cases: Vec<_> = report.split("<testcase ").skip(1).collect();
     // What a run that ended early says is no result.
     assert!(cases.len() > 140, "{} cases on the {side} side", cases.len());

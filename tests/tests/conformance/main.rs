@@ -4,6 +4,7 @@
 mod echo;
 mod grpc;
 mod h2spec;
+mod websocket;
 
 use outrigger_e2e::mesh::{Mesh, Meshed};
 
