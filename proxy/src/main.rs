@@ -33,6 +33,9 @@ fn main() -> ExitCode {
         }
     };
     log::banner(&process::BUILD);
+    if let Err(error) = outrigger_sys::memory::refuse_huge_pages() {
+        tracing::warn!("Memory may come in huge pages, and more of it than is used: {error}");
+    }
     match configured() {
         Ok(config) => match run(config, level) {
             Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,8 @@
-//! The one safe face of the platform: allocations, socket options, processors and network namespaces.
+//! The one safe face of the platform: allocations, pages, socket options, processors and network namespaces.
 
 pub mod alloc;
 pub mod cpu;
+pub mod memory;
 pub mod netns;
 
 #[cfg(target_os = "linux")]

@@ -1,6 +1,7 @@
 //! Suites that other people wrote, run through a pair of proxies and without them. As root, after `make suites`.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod bodies;
 mod echo;
 mod grpc;
 mod h2spec;
