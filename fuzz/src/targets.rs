@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use http::{HeaderMap, Method};
@@ -11,7 +12,9 @@ use outrigger_policy::route::host::HostMatch;
 use outrigger_policy::route::path::PathMatch;
 use outrigger_policy::route::request::RequestMatch;
 use outrigger_policy::route::{Head, Route, RouteTable, Rule};
+use outrigger_proxy::config::HeadLimits;
 use outrigger_proxy::http::h2::frames::Frames;
+use outrigger_proxy::http::http1::gate::Gate;
 use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
 use outrigger_proxy::net::detect::tls::{self as detect_tls, Hello};
 use outrigger_proxy::net::header::{self, Decoded};
@@ -20,10 +23,11 @@ use outrigger_proxy::net::header::{self, Decoded};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. A name is that of a directory of `seeds/` as well.
-pub const ALL: [Target; 6] = [
+pub const ALL: [Target; 7] = [
     ("client_hello", client_hello),
     ("http_preface", http_preface),
     ("http2_frames", http2_frames),
+    ("http1_gate", http1_gate),
     ("transport_header", transport_header),
     ("identity", identity),
     ("route_match", route_match),
@@ -67,6 +71,32 @@ pub fn http2_frames(bytes: &[u8]) {
     assert!(whole.0.len() <= bytes.len() / 9);
     for chunk in [1, 7, 10, 50] {
         assert_eq!(found(chunk), whole, "in pieces of {chunk}");
+    }
+}
+
+/// What is let through of HTTP/1, and what is refused, does not depend on the pieces in which it comes.
+pub fn http1_gate(bytes: &[u8]) {
+    const LIMITS: HeadLimits = HeadLimits {
+        max_bytes: 256,
+        max_fields: 8,
+        timeout: None,
+        half_closed: Duration::ZERO,
+    };
+    let run = |size: usize| {
+        let (mut gate, mut passed, mut end) = (Gate::new(LIMITS), 0, 0);
+        while end < bytes.len() {
+            end = bytes.len().min(end + size);
+            let step = gate.pass(&bytes[passed..end]);
+            passed += step.bytes;
+            if step.refused.is_some() {
+                return (step.refused, None, gate.heads());
+            }
+        }
+        (None, Some(passed), gate.heads())
+    };
+    let whole = run(bytes.len().max(1));
+    for size in [1, 3] {
+        assert_eq!(run(size), whole);
     }
 }
 

@@ -63,6 +63,20 @@ pub enum Kind {
     Policy,
     /// The request makes no sense (RFC 9110 §15.5.1).
     BadRequest,
+    /// The bytes are no HTTP/1 message (RFC 9112 §2.2).
+    Malformed,
+    /// Where the message ends can be read in two ways (RFC 9112 §6.3).
+    Framing,
+    /// The message is encoded in a way that is not understood (RFC 9112 §6.1).
+    TransferEncoding,
+    /// The version is not spoken here (RFC 9110 §15.6.6).
+    Version,
+    /// The head, or the trailers, have more bytes or fields than is allowed (RFC 6585 §5).
+    HeadersTooLarge,
+    /// The request line alone has more bytes than is allowed (RFC 9110 §15.5.15).
+    UriTooLong,
+    /// The head began, and did not end in time (RFC 9110 §15.5.9).
+    HeadTimeout,
     /// Nothing that tells what the client speaks came in time.
     DetectTimeout,
     /// The request would come back to this proxy.
@@ -110,6 +124,18 @@ impl Kind {
             Self::Reset => row(StatusCode::BAD_GATEWAY, 14, "reset", true),
             Self::Policy => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "policy", true),
             Self::BadRequest => row(StatusCode::BAD_REQUEST, 3, "bad_request", true),
+            Self::Malformed => row(StatusCode::BAD_REQUEST, 3, "malformed", true),
+            Self::Framing => row(StatusCode::BAD_REQUEST, 3, "framing", true),
+            Self::TransferEncoding => row(StatusCode::NOT_IMPLEMENTED, 12, "transfer_encoding", true),
+            Self::Version => row(StatusCode::HTTP_VERSION_NOT_SUPPORTED, 12, "version", true),
+            Self::HeadersTooLarge => row(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                8,
+                "headers_too_large",
+                false,
+            ),
+            Self::UriTooLong => row(StatusCode::URI_TOO_LONG, 8, "uri_too_long", true),
+            Self::HeadTimeout => row(StatusCode::REQUEST_TIMEOUT, 4, "head_timeout", true),
             Self::DetectTimeout => row(StatusCode::REQUEST_TIMEOUT, 4, "detect_timeout", true),
             Self::Loop => row(StatusCode::LOOP_DETECTED, 10, "loop", true),
             Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "internal", true),
@@ -133,6 +159,13 @@ impl Kind {
             Self::Reset => "the server ended the exchange",
             Self::Policy => "the policy can't be enforced",
             Self::BadRequest => "bad request",
+            Self::Malformed => "the bytes are no HTTP message",
+            Self::Framing => "the message's end is ambiguous",
+            Self::TransferEncoding => "the message's transfer coding is not supported",
+            Self::Version => "the HTTP version is not supported",
+            Self::HeadersTooLarge => "the message's header fields are too large",
+            Self::UriTooLong => "the request line is too long",
+            Self::HeadTimeout => "the request's head did not end in time",
             Self::DetectTimeout => "the client said too little for too long",
             Self::Loop => "the request would come back to this proxy",
             Self::Internal => "unexpected error",

@@ -16,6 +16,19 @@ pub struct Pool {
     pub idle_timeout: Duration,
 }
 
+/// What is taken of a message's head, and for how long it is waited for. The same for HTTP/1 and HTTP/2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of a request's head, or of its trailers.
+    pub max_bytes: usize,
+    /// Header fields.
+    pub max_fields: usize,
+    /// How long an HTTP/1 head may take from its first byte to its last.
+    pub timeout: Option<Duration>,
+    /// How long an HTTP/1 client that has said all may wait for an answer before it is taken to have gone.
+    pub half_closed: Duration,
+}
+
 /// HTTP/2 on connections that the proxy opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http2Client {
@@ -69,6 +82,16 @@ pub struct KeepAlive {
     pub interval: Duration,
     /// How long it may stay unanswered.
     pub timeout: Duration,
+}
+
+/// What is taken of a message's head.
+pub(in crate::config) fn head_limits(r: &mut Reader<'_>) -> HeadLimits {
+    HeadLimits {
+        max_bytes: r.read(&vars::HTTP_MAX_HEAD_SIZE),
+        max_fields: r.read(&vars::HTTP_MAX_HEADERS),
+        timeout: r.read(&vars::HTTP1_HEAD_TIMEOUT).0,
+        half_closed: r.read(&vars::HTTP1_HALF_CLOSE_TIMEOUT),
+    }
 }
 
 /// HTTP/2 on connections that the proxy opens.

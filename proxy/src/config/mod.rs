@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use control::{Control, ControlAddr, DefaultInbound, Discovery, DnsLifetime, StreamTimeouts};
 pub use env::{Error, Errors, Lookup, Warning};
-pub use http::{FlowControl, Http2Client, Http2Server, KeepAlive, Pool};
+pub use http::{FlowControl, HeadLimits, Http2Client, Http2Server, KeepAlive, Pool};
 pub use identity::Identity;
 pub use socket::{Accept, Backoff, Connect};
 pub use traffic::{Inbound, Outbound};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::env::Reader;
-use crate::config::http::{self, Http2Client, Http2Server, Pool};
+use crate::config::http::{self, HeadLimits, Http2Client, Http2Server, Pool};
 use crate::config::socket::{self, Accept, Connect};
 use crate::config::value::{Addresses, Listeners, PortSet};
 use crate::config::vars;
@@ -28,6 +28,8 @@ pub struct Outbound {
     pub tcp_fail_fast: Duration,
     /// Requests in flight; more are shed.
     pub max_in_flight: usize,
+    /// What is taken of a message's head.
+    pub head_limits: HeadLimits,
     /// HTTP/1 connections to an endpoint.
     pub pool: Pool,
     /// HTTP/2 to endpoints.
@@ -57,6 +59,8 @@ pub struct Inbound {
     pub server_first_after: Duration,
     /// Requests in flight; more are shed.
     pub max_in_flight: usize,
+    /// What is taken of a message's head.
+    pub head_limits: HeadLimits,
     /// HTTP/1 connections to a port of the application.
     pub pool: Pool,
     /// HTTP/2 to the application.
@@ -86,6 +90,7 @@ pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
         http_fail_fast: r.read(&vars::OUTBOUND_HTTP_FAILFAST_TIMEOUT),
         tcp_fail_fast: r.read(&vars::OUTBOUND_TCP_FAILFAST_TIMEOUT),
         max_in_flight: r.read(&vars::OUTBOUND_MAX_IN_FLIGHT),
+        head_limits: http::head_limits(r),
         pool: Pool {
             max_idle: r.read(&vars::OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),
             idle_timeout: r.read(&vars::OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT),
@@ -107,6 +112,7 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         detect_timeout: r.read(&vars::INBOUND_DETECT_TIMEOUT),
         server_first_after: r.read(&vars::INBOUND_SERVER_FIRST_AFTER),
         max_in_flight: r.read(&vars::INBOUND_MAX_IN_FLIGHT),
+        head_limits: http::head_limits(r),
         pool: Pool {
             max_idle: r.read(&vars::INBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),
             idle_timeout: r.read(&vars::INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT),

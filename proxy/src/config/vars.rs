@@ -167,6 +167,17 @@ vars! {
         INBOUND_MAX_IN_FLIGHT: usize = "100000";
         /// Outbound requests in flight; more are answered 503.
         OUTBOUND_MAX_IN_FLIGHT: usize = "100000";
+        /// Bytes of a request's head, and of its trailers, for HTTP/1 and HTTP/2 alike; more is answered 431 (414 for an
+        /// HTTP/1 request line, RESOURCE_EXHAUSTED for gRPC).
+        HTTP_MAX_HEAD_SIZE: usize = "65536";
+        /// Header fields of a request, for HTTP/1 and HTTP/2 alike; more is answered 431, or RESOURCE_EXHAUSTED for gRPC.
+        HTTP_MAX_HEADERS: usize = "100";
+        /// How long the head of an HTTP/1 request may take from its first byte to its last; then it is answered 408. The
+        /// time between two requests does not count.
+        HTTP1_HEAD_TIMEOUT: OptionalDuration = "30s";
+        /// How long an HTTP/1 client that has closed its side of the connection may wait for an answer, or for more of it,
+        /// before it is taken to have gone and its request is cancelled. `0` cancels at once.
+        HTTP1_HALF_CLOSE_TIMEOUT: Duration = "2s";
         /// Idle HTTP/1 connections kept to one port of the application. Linkerd's name lacks the `INBOUND_`; both are read.
         INBOUND_MAX_IDLE_CONNS_PER_ENDPOINT also "LINKERD2_PROXY_MAX_IDLE_CONNS_PER_ENDPOINT": usize = "10000";
         /// Idle HTTP/1 connections kept to one endpoint.

@@ -4,6 +4,9 @@ use http::header::{CONNECTION, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE}
 use http::uri::{Parts, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 
+use crate::config::HeadLimits;
+use crate::error::{Fault, Kind, Side};
+
 /// Who the client proved to be; set or removed by the inbound proxy, never trusted from a client.
 pub const CLIENT_ID: HeaderName = HeaderName::from_static("l5d-client-id");
 /// The version that an HTTP/1 request had before it was carried over HTTP/2.
@@ -99,6 +102,22 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Refuses a request whose head has more bytes or fields than is allowed. Each field counts, and so each crumb of a cookie
+/// that HTTP/2 carries in pieces (RFC 9113 §8.2.3).
+pub fn check_limits<B>(request: &Request<B>, limits: &HeadLimits) -> Result<(), Fault> {
+    let (uri, fields) = (request.uri(), request.headers());
+    let target = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let sizes = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    let bytes = request.method().as_str().len() + target + authority + sizes.sum::<usize>();
+    if bytes > limits.max_bytes || fields.len() > limits.max_fields {
+        return Err(Fault::new(Kind::HeadersTooLarge, Side::Client));
+    }
+    Ok(())
 }
 
 /// The longest reason that is told, bytes: parts of it may come from a peer or the control plane.

@@ -4,6 +4,7 @@ pub mod body;
 pub mod client;
 pub mod h2;
 pub mod headers;
+pub mod http1;
 pub mod orig_proto;
 pub mod pool;
 pub mod rarely;

@@ -14,6 +14,7 @@ use crate::config;
 use crate::error::{self, Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::client::{self, Http1, Http2, Windows};
+use crate::http::http1::head::refusal_in;
 use crate::net::header::Session;
 use crate::tls::dial::Dial;
 
@@ -365,7 +366,11 @@ fn told_again(fault: &Fault) -> Fault {
 
 /// Puts the request back, if nothing of it was written.
 fn failed(error: hyper::Error, unsent: Option<Request<Body>>, request: &mut Request<Body>) -> Failed {
-    let fault = Fault::because(Kind::Reset, Side::Server, error);
+    // A body that was refused as it came from the client broke the exchange off, not the server.
+    let fault = match refusal_in(&error) {
+        Some(refusal) => refusal.fault(),
+        None => Fault::because(Kind::Reset, Side::Server, error),
+    };
     match unsent {
         Some(unsent) => {
             *request = unsent;

@@ -1,11 +1,11 @@
-//! Serving HTTP: hyper's two servers with our settings, and their drain.
+//! Serving HTTP/2: hyper's server with our settings; and the drain of every server.
 
 use std::pin::pin;
 use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Notify;
@@ -34,42 +34,11 @@ impl Closing {
 }
 
 /// Waits until the connection is to end.
-async fn end(drain: &mut Drain, closing: &Closing) {
+pub(in crate::http) async fn end(drain: &mut Drain, closing: &Closing) {
     tokio::select! {
         () = drain.started() => {}
         () = closing.asked() => {}
     }
-}
-
-/// Serves HTTP/1.0 and 1.1 until the client goes, an error, or the drain's end.
-pub async fn http1<S, F, T>(
-    io: Io,
-    service: S,
-    closing: Closing,
-    mut drain: Drain,
-) -> Result<(), hyper::Error>
-where
-    S: Fn(Request<Body>) -> F,
-    F: Future<Output = Result<Response<Tracked<T>>, BoxError>>,
-    T: Track + Unpin + 'static,
-{
-    let service = service_fn(|request: Request<Incoming>| service(request.map(Body::from)));
-    let mut builder = http1::Builder::new();
-    // No half-close: the end of what the client says is the end of the client, as for most servers. One that has left
-    // can't be told from one that only listens, and its request would go on without anybody to answer.
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
-    let mut connection = pin!(
-        builder
-            .serve_connection(TokioIo::new(io), service)
-            .with_upgrades()
-    );
-    tokio::select! {
-        biased; // What has arrived before the drain is still served.
-        served = connection.as_mut() => return served,
-        () = rarely(end(&mut drain, &closing)) => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    connection.await
 }
 
 /// Serves HTTP/2 until the client goes, an error, or the drain's end.

@@ -3,14 +3,22 @@
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
+use crate::config::HeadLimits;
 use crate::error::{Fault, Kind, Side};
+use crate::http::headers;
+use crate::http::http1::head::Refusal;
 
-/// Refuses a request whose target is ambiguous or has a form that its method does not take.
+/// Refuses a request whose head is too large, whose target is ambiguous, or has a form that its method does not take; and
+/// one that stands for bytes that were refused already.
 ///
 /// * `CONNECT` is for HTTP/1.1 and names an authority; nothing else names one alone (RFC 9112 §3.2.3).
 /// * There is at most one `Host` (RFC 9112 §3.2). The authority of an absolute-form target replaces it (§3.2.2); over
 ///   HTTP/2 the two must agree (RFC 9113 §8.3.1). So policy and application judge the same name.
-pub fn check<B>(request: &mut Request<B>) -> Result<(), Fault> {
+pub fn check<B>(request: &mut Request<B>, limits: &HeadLimits) -> Result<(), Fault> {
+    if let Some(refusal) = request.extensions().get::<Refusal>() {
+        return Err(refusal.fault());
+    }
+    headers::check_limits(request, limits)?;
     let authority_form = request.uri().scheme().is_none() && request.uri().authority().is_some();
     let connect = request.method() == Method::CONNECT;
     if connect != authority_form || (connect && request.version() != Version::HTTP_11) {
@@ -57,6 +65,13 @@ fn bad<T>(why: &'static str) -> Result<T, Fault> {
 mod tests {
     use super::*;
 
+    const LIMITS: HeadLimits = HeadLimits {
+        max_bytes: 65_536,
+        max_fields: 100,
+        timeout: None,
+        half_closed: std::time::Duration::ZERO,
+    };
+
     fn request(method: &str, target: &str, version: Version, hosts: &[&'static str]) -> Request<()> {
         let mut request = Request::builder()
             .method(method)
@@ -72,26 +87,34 @@ mod tests {
 
     #[test]
     fn two_hosts_are_refused() {
-        assert!(check(&mut request("GET", "/", Version::HTTP_11, &["a", "a"])).is_err());
-        assert!(check(&mut request("GET", "http://a/", Version::HTTP_2, &["b"])).is_err());
+        assert!(check(&mut request("GET", "/", Version::HTTP_11, &["a", "a"]), &LIMITS).is_err());
+        assert!(check(&mut request("GET", "http://a/", Version::HTTP_2, &["b"]), &LIMITS).is_err());
     }
 
     #[test]
     fn the_authority_of_an_absolute_target_replaces_the_host() {
         let mut request = request("GET", "http://public/", Version::HTTP_11, &["internal"]);
-        check(&mut request).unwrap();
+        check(&mut request, &LIMITS).unwrap();
         assert_eq!(request.headers()[HOST], "public");
     }
 
     #[test]
     fn case_and_the_default_port_make_no_other_host() {
-        check(&mut request("GET", "http://Web:80/", Version::HTTP_2, &["web"])).unwrap();
+        check(
+            &mut request("GET", "http://Web:80/", Version::HTTP_2, &["web"]),
+            &LIMITS,
+        )
+        .unwrap();
     }
 
     #[test]
     fn an_authority_alone_is_for_connect_over_http1_only() {
-        assert!(check(&mut request("GET", "a:80", Version::HTTP_11, &[])).is_err());
-        assert!(check(&mut request("CONNECT", "a:80", Version::HTTP_10, &[])).is_err());
-        check(&mut request("CONNECT", "a:80", Version::HTTP_11, &["a:80"])).unwrap();
+        assert!(check(&mut request("GET", "a:80", Version::HTTP_11, &[]), &LIMITS).is_err());
+        assert!(check(&mut request("CONNECT", "a:80", Version::HTTP_10, &[]), &LIMITS).is_err());
+        check(
+            &mut request("CONNECT", "a:80", Version::HTTP_11, &["a:80"]),
+            &LIMITS,
+        )
+        .unwrap();
     }
 }

@@ -16,12 +16,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
+use crate::config::HeadLimits;
 use crate::drain;
 use crate::error::{BoxError, Kind};
 use crate::http::body::{Body, End, Track, Tracked};
 use crate::http::client::Windows;
+use crate::http::http1;
 use crate::http::pool::{Pool, Settings};
-use crate::http::server::{self, Closing};
+use crate::http::server::Closing;
 use crate::net::connect::Options;
 use crate::net::detect;
 use crate::net::io::{Io, Meter, Socket};
@@ -29,6 +31,14 @@ use crate::tls::dial::Dial;
 
 /// How long a test waits for what has to happen.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client that closes its side has gone.
+const IMPATIENT: HeadLimits = HeadLimits {
+    max_bytes: 65_536,
+    max_fields: 100,
+    timeout: None,
+    half_closed: Duration::ZERO,
+};
 
 #[derive(Debug, Default)]
 struct Bytes {
@@ -279,7 +289,13 @@ async fn a_client_that_leaves_in_the_middle_ends_its_request() {
         }
     };
     let io = Io::plain(Socket::new(stream));
-    let served = tokio::spawn(server::http1(io, service, Closing::default(), drain));
+    let served = tokio::spawn(http1::server::serve(
+        io,
+        service,
+        IMPATIENT,
+        Closing::default(),
+        drain,
+    ));
     client
         .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
@@ -303,7 +319,7 @@ async fn a_request_that_came_before_the_drain_is_answered() {
         let draining = tokio::spawn(drainer.drain());
         tokio::task::yield_now().await;
         let service = |_request: Request<Body>| async { empty() };
-        server::http1(io, service, Closing::default(), drain)
+        http1::server::serve(io, service, IMPATIENT, Closing::default(), drain)
             .await
             .unwrap();
         read_head(&mut client).await;

@@ -52,6 +52,12 @@ impl Connection {
         })
     }
 
+    /// Counts a request that was refused before it could become one.
+    pub(super) fn refused(&self, fault: &Fault) {
+        let Arrival { dst, port, .. } = &self.arrival;
+        self.inbound.report.http_error(*dst, &port.policy.get(), fault);
+    }
+
     fn pool(&self) -> Result<&Arc<Pool>, Fault> {
         if let Some(pool) = self.pool.get() {
             return Ok(pool);
@@ -95,7 +101,7 @@ async fn forward(
         request,
         matches!(connection.arrival.tls, ClientTls::Terminated(_)),
     );
-    target::check(request)?;
+    target::check(request, &connection.inbound.config.head_limits)?;
     // What concerns the client's connection goes first: it must not take with it what is said next.
     let tunnel = upgrade::prepare(request);
     identify(request, connection.client_id.as_ref());

@@ -19,6 +19,7 @@ use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
 use tokio::net::TcpListener;
 
 use crate::error::{self, Fault, Kind, Side};
+use crate::http::http1;
 use crate::http::server;
 use crate::inbound::arrival::Arrival;
 use crate::inbound::http::Connection;
@@ -191,8 +192,13 @@ async fn greet<T>(
 async fn http1(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(inbound.clone(), arrival);
     let (closing, drain) = (connection.closing.clone(), inbound.drain.clone());
-    let service = move |request| http::request(connection.clone(), request);
-    ended(Box::pin(server::http1(io, service, closing, drain)).await);
+    let (limits, requests) = (inbound.config.head_limits, connection.clone());
+    let service = move |request| http::request(requests.clone(), request);
+    let served = Box::pin(http1::server::serve(io, service, limits, closing, drain)).await;
+    if let Some(fault) = served.as_ref().err().and_then(http1::server::refused) {
+        connection.refused(&fault);
+    }
+    ended(served);
     Ok(())
 }
 

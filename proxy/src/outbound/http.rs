@@ -67,7 +67,7 @@ async fn forward(
     request: &mut Request<Body>,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Fault> {
-    target::check(request)?;
+    target::check(request, &connection.outbound.config.head_limits)?;
     // Proxies tell each other, applications do not.
     request.headers_mut().remove(ORIG_PROTO);
     let to = attempt::To {

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::control::DiscoveryError;
 use crate::error::{self, Fault, Kind, Side};
+use crate::http::http1;
 use crate::http::server;
 use crate::net::detect::first::{self, First, Patience};
 use crate::net::detect::http::Preface;
@@ -121,8 +122,12 @@ async fn detect(
 pub async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(outbound.clone(), target);
     let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
+    let limits = outbound.config.head_limits;
     let service = move |request| http::request(connection.clone(), request);
-    let served = Box::pin(server::http1(io, service, closing, drain)).await;
+    let served = Box::pin(http1::server::serve(io, service, limits, closing, drain)).await;
+    if let Some(fault) = served.as_ref().err().and_then(http1::server::refused) {
+        outbound.report.http_error(&fault);
+    }
     ended(served);
     Ok(())
 }

@@ -1,0 +1,92 @@
+//! Chunked bodies as they stream by (RFC 9112 §7.1): nothing is kept of them but where the next chunk begins.
+
+use crate::http::http1::head::{Refusal, framing};
+
+/// Bytes of one chunk's extensions. They are passed by (RFC 9112 §7.1.1); signatures of uploads take about a hundred.
+const MAX_EXTENSION: u16 = 1_024;
+/// Digits of a chunk's size: 2⁶⁰ bytes.
+const MAX_DIGITS: u8 = 15;
+
+/// Where in a chunked body the bytes have come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunks {
+    /// In a chunk's size.
+    Size { size: u64, digits: u8 },
+    /// In what follows it.
+    Extension { size: u64, length: u16 },
+    /// Behind the CR of that line.
+    SizeEnd { size: u64 },
+    /// In the chunk itself, with so many bytes to come.
+    Data { left: u64 },
+    /// Behind the chunk.
+    DataEnd,
+    /// Behind the CR after the chunk.
+    DataLf,
+    /// Behind the line of the last chunk: trailers follow, or an empty line.
+    Last,
+}
+
+impl Chunks {
+    /// At the first chunk.
+    pub fn first() -> Self {
+        Self::Size { size: 0, digits: 0 }
+    }
+
+    /// Reads on, up to the line of the last chunk; how many bytes that took.
+    ///
+    /// # Errors
+    /// The bytes are no chunks, or another reader could end them elsewhere.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+        let mut at = 0;
+        while at < bytes.len() && *self != Self::Last {
+            if let Self::Data { left } = self {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                at += here;
+                *left -= here as u64;
+                if *left == 0 {
+                    *self = Self::DataEnd;
+                }
+                continue;
+            }
+            *self = self.after(bytes[at])?;
+            at += 1;
+        }
+        Ok(at)
+    }
+
+    /// One byte that is not of a chunk's data.
+    fn after(self, byte: u8) -> Result<Self, Refusal> {
+        let hex = char::from(byte).to_digit(16);
+        Ok(match (self, byte) {
+            (Self::Size { size, digits }, _) if hex.is_some() && digits < MAX_DIGITS => Self::Size {
+                size: size << 4 | u64::from(hex.unwrap_or_default()),
+                digits: digits + 1,
+            },
+            (Self::Size { digits: 0, .. }, _) => return framing("a chunk's size is no hexadecimal number"),
+            (Self::Size { size, .. } | Self::Extension { size, .. }, b'\r') => Self::SizeEnd { size },
+            (Self::Size { size, .. }, b';') => Self::Extension { size, length: 0 },
+            (Self::Size { .. }, _) => {
+                return framing("a chunk's size is no hexadecimal number, or too large");
+            }
+            (
+                Self::Extension {
+                    length: MAX_EXTENSION,
+                    ..
+                },
+                _,
+            ) => return framing("a chunk's extensions are too long"),
+            (Self::Extension { .. }, ..b' ' | 0x7f) if byte != b'\t' => {
+                return framing("a chunk's extensions have control characters");
+            }
+            (Self::Extension { size, length }, _) => Self::Extension {
+                size,
+                length: length + 1,
+            },
+            (Self::SizeEnd { size: 0 }, b'\n') => Self::Last,
+            (Self::SizeEnd { size }, b'\n') => Self::Data { left: size },
+            (Self::DataEnd, b'\r') => Self::DataLf,
+            (Self::DataLf, b'\n') => Self::first(),
+            _ => return framing("a chunk does not end where its size says, with CR and LF"),
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! What a connection's guard and its service tell each other: which request is refused, and which answers have ended.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::http::http1::head::Refusal;
+
+/// The requests of one connection, counted from 1 in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Requests that the service has been given.
+    begun: AtomicU64,
+    /// Requests whose answers have been handed to hyper to the end.
+    ended: AtomicU64,
+    /// Which request stands for bytes that were refused.
+    refused: OnceLock<(u64, Refusal)>,
+    /// The request that asked for a tunnel and was followed by bytes before it was answered.
+    hasty: AtomicU64,
+    /// The last request that was answered with a tunnel, and with anything else.
+    tunnel: AtomicU64,
+    answered: AtomicU64,
+}
+
+/// A request's place in the ledger.
+#[derive(Debug)]
+pub struct Turn {
+    ledger: Arc<Ledger>,
+    number: u64,
+    connect: bool,
+}
+
+/// A body; its end is entered in the ledger.
+#[derive(Debug)]
+pub struct Entered<B> {
+    body: B,
+    ledger: Arc<Ledger>,
+}
+
+impl Ledger {
+    /// The next request stands for bytes that are refused.
+    pub fn refuse(&self, number: u64, refusal: Refusal) {
+        // A connection's first refusal is its last.
+        let _first = self.refused.set((number, refusal));
+    }
+
+    /// Bytes have come behind this request, which asks for a tunnel.
+    pub fn note_haste(&self, number: u64) {
+        self.hasty.store(number, Ordering::Release);
+    }
+
+    /// What the answer to a request made of the connection: a tunnel, or not; `None` before it is there.
+    pub fn decided(&self, number: u64) -> Option<bool> {
+        if self.tunnel.load(Ordering::Acquire) == number {
+            return Some(true);
+        }
+        (self.answered.load(Ordering::Acquire) >= number).then_some(false)
+    }
+
+    /// Requests whose answers have been handed to hyper to the end.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
+    }
+}
+
+impl Turn {
+    /// The turn of a request that hyper has read. One that stands for refused bytes is told so.
+    pub fn of<B>(ledger: &Arc<Ledger>, request: &mut Request<B>) -> Self {
+        let number = ledger.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        if let Some((refused, refusal)) = ledger.refused.get()
+            && *refused == number
+        {
+            request.extensions_mut().insert(*refusal);
+        }
+        Self {
+            ledger: ledger.clone(),
+            number,
+            connect: request.method() == Method::CONNECT,
+        }
+    }
+
+    /// Enters the answer. After one to refused bytes, or where nobody can tell a tunnel's bytes from a request, the
+    /// connection ends.
+    pub fn answered<B>(self, mut response: Response<B>) -> Response<Entered<B>> {
+        let Self {
+            ledger,
+            number,
+            connect,
+        } = self;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS || (connect && status.is_success()) {
+            ledger.tunnel.store(number, Ordering::Release);
+        } else {
+            let refused = ledger
+                .refused
+                .get()
+                .is_some_and(|(refused, _)| *refused == number);
+            if refused || connect || ledger.hasty.load(Ordering::Acquire) == number {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            ledger.answered.store(number, Ordering::Release);
+        }
+        response.map(|body| Entered { body, ledger })
+    }
+}
+
+impl<B> Drop for Entered<B> {
+    fn drop(&mut self) {
+        self.ledger.ended.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl<B: Body + Unpin> Body for Entered<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

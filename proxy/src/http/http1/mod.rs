@@ -1,0 +1,15 @@
+//! HTTP/1: what is taken as a message and what is not, connections of clients, and answers of servers.
+//!
+//! hyper reads leniently: it takes a bare LF for a line end, and drops a `Content-Length` beside a `Transfer-Encoding`
+//! before anybody could see it. So a [`guard`] stands between the socket and hyper. Hyper gets whole heads only, and
+//! only those that every reader takes the same way; in place of any other it gets a request that stands for the refusal.
+
+pub mod chunks;
+pub mod gate;
+pub mod guard;
+pub mod head;
+pub mod ledger;
+pub mod server;
+
+#[cfg(test)]
+mod tests;

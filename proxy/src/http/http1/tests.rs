@@ -1,0 +1,493 @@
+//! The gate byte by byte, and whole connections over a pipe: what the service is given, and what the client gets.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::config::HeadLimits;
+use crate::drain::{self, Drainer};
+use crate::error::{BoxError, Kind};
+use crate::http::body::{Body, End, Track, Tracked};
+use crate::http::headers;
+use crate::http::http1::gate::Gate;
+use crate::http::http1::head::Refusal;
+use crate::http::http1::server;
+use crate::http::respond::{self, Asked};
+use crate::http::server::Closing;
+use crate::net::io::Io;
+
+const LIMITS: HeadLimits = HeadLimits {
+    max_bytes: 512,
+    max_fields: 5,
+    timeout: Some(Duration::from_secs(30)),
+    half_closed: Duration::from_secs(2),
+};
+
+/// How many bytes pass, and what is refused behind them, when they come in pieces of this size.
+fn in_pieces(bytes: &[u8], size: usize) -> (usize, Option<Refusal>) {
+    let (mut gate, mut passed, mut end) = (Gate::new(LIMITS), 0, 0);
+    while end < bytes.len() {
+        end = bytes.len().min(end + size);
+        let step = gate.pass(&bytes[passed..end]);
+        passed += step.bytes;
+        if step.refused.is_some() {
+            return (passed, step.refused);
+        }
+    }
+    (passed, None)
+}
+
+/// Why bytes are refused, and that it does not matter in which pieces they come.
+fn refused(bytes: &str) -> Option<Kind> {
+    let (passed, refusal) = in_pieces(bytes.as_bytes(), bytes.len());
+    for size in [1, 2, 7] {
+        let pieces = in_pieces(bytes.as_bytes(), size);
+        assert_eq!(pieces.1, refusal, "{bytes:?} in pieces of {size}");
+    }
+    if refusal.is_none() {
+        assert_eq!(passed, bytes.len(), "{bytes:?} is let through to its end");
+    }
+    refusal.map(|refusal| refusal.kind)
+}
+
+#[test]
+fn what_rfc_9112_allows_is_let_through() {
+    for bytes in [
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+        "GET /a?b HTTP/1.1\r\nx:\r\ny: \t \r\nz:\t\u{e4}\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 3 \r\n\r\nabcGET / HTTP/1.1\r\n\r\n",
+        "POST / HTTP/1.1\r\ntransfer-encoding:\tChunked\r\n\r\nA;a=\"b\"\r\n0123456789\r\n0\r\nT: 1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        "M-SEARCH * HTTP/1.1\r\nexpect: the best\r\n\r\n",
+    ] {
+        assert_eq!(refused(bytes), None, "{bytes:?}");
+    }
+}
+
+#[test]
+fn heads_that_are_read_in_two_ways_are_refused() {
+    use Kind::{BadRequest, Framing, HeadersTooLarge, Malformed, TransferEncoding, UriTooLong, Version};
+    for (fields, kind) in [
+        ("GET / HTTP/1.1\nhost: a\n\n", Malformed),
+        ("GET / HTTP/1.1\r\nhost: a\n\r\n", Malformed),
+        ("GET / HTTP/1.1\r\nhost: a\rb: c\r\n\r\n", Malformed),
+        ("GET  / HTTP/1.1\r\n\r\n", Malformed),
+        ("GET / HTTP/1.1 \r\n\r\n", Malformed),
+        ("GET /\r\n\r\n", Malformed),
+        ("G@T / HTTP/1.1\r\n\r\n", Malformed),
+        ("GET /\0 HTTP/1.1\r\n\r\n", Malformed),
+        ("GET / HTTP/1.2\r\n\r\n", Version),
+        ("GET / HTTP/2.0\r\n\r\n", Version),
+        ("GET / http/1.1\r\n\r\n", Malformed),
+        ("GET / HTTP/1.1\r\nhost : a\r\n\r\n", Malformed),
+        ("GET / HTTP/1.1\r\n host: a\r\n\r\n", Malformed),
+        ("GET / HTTP/1.1\r\nx: a\r\n b\r\n\r\n", Malformed),
+        ("GET / HTTP/1.1\r\n: a\r\n\r\n", Malformed),
+        ("GET / HTTP/1.1\r\nx\r\n\r\n", Malformed),
+        ("GET / HTTP/1.1\r\nx: a\0\r\n\r\n", Malformed),
+        ("GET / HTTP/1.1\r\nhost: a\r\nHOST: a\r\n\r\n", BadRequest),
+        (
+            "POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n",
+            Framing,
+        ),
+        ("POST / HTTP/1.1\r\ncontent-length: 1, 1\r\n\r\n", Framing),
+        ("POST / HTTP/1.1\r\ncontent-length: +1\r\n\r\n", Framing),
+        ("POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n", Framing),
+        ("POST / HTTP/1.1\r\ncontent-length: 0x1\r\n\r\n", Framing),
+        ("POST / HTTP/1.1\r\ncontent-length: 1 1\r\n\r\n", Framing),
+        ("POST / HTTP/1.1\r\ncontent-length:\r\n\r\n", Framing),
+        (
+            "POST / HTTP/1.1\r\ncontent-length: 18446744073709551616\r\n\r\n",
+            Framing,
+        ),
+        (
+            "POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            Framing,
+        ),
+        (
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n",
+            Framing,
+        ),
+        (
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+            Framing,
+        ),
+        (
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked, chunked\r\n\r\n",
+            TransferEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\ntransfer-encoding: xchunked\r\n\r\n",
+            TransferEncoding,
+        ),
+        (
+            "POST / HTTP/1.1\r\ntransfer-encoding: identity\r\n\r\n",
+            TransferEncoding,
+        ),
+        ("POST / HTTP/1.1\r\ntransfer-encoding:\r\n\r\n", TransferEncoding),
+        (
+            "POST / HTTP/1.1\r\ntransfer-encoding: \u{b}chunked\r\n\r\n",
+            Malformed,
+        ),
+        ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", Framing),
+        ("CONNECT a:80 HTTP/1.1\r\ncontent-length: 5\r\n\r\n", Framing),
+        (
+            "GET / HTTP/1.1\r\na: 1\r\na: 1\r\na: 1\r\na: 1\r\na: 1\r\na: 1\r\n\r\n",
+            HeadersTooLarge,
+        ),
+        (
+            &format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "a".repeat(512)),
+            HeadersTooLarge,
+        ),
+        (&format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(512)), UriTooLong),
+    ] {
+        assert_eq!(refused(fields), Some(kind), "{fields:?}");
+    }
+}
+
+#[test]
+fn chunks_that_are_read_in_two_ways_are_refused() {
+    let long = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(2_000));
+    for chunks in [
+        "-1\r\n\r\n0\r\n\r\n",
+        "+1\r\na\r\n0\r\n\r\n",
+        "0x1\r\na\r\n0\r\n\r\n",
+        " 1\r\na\r\n0\r\n\r\n",
+        "1 \r\na\r\n0\r\n\r\n",
+        "1\na\r\n0\r\n\r\n",
+        "1\r\na\n0\r\n\r\n",
+        "1\r\nab\r\n0\r\n\r\n",
+        "1;a\nb\r\na\r\n0\r\n\r\n",
+        "1;a\0\r\na\r\n0\r\n\r\n",
+        "1\r\r\na\r\n0\r\n\r\n",
+        "\r\n0\r\n\r\n",
+        "g\r\n0\r\n\r\n",
+        "10000000000000000\r\n0\r\n\r\n",
+        "0\r\nx: 1\n\r\n",
+        "0\r\n x: 1\r\n\r\n",
+        "0\r\ncontent-length: 5\r\n\r\n",
+        "0\r\ntransfer-encoding: chunked\r\n\r\n",
+        &long,
+    ] {
+        let request = format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{chunks}");
+        assert!(refused(&request).is_some(), "{chunks:?}");
+    }
+}
+
+#[test]
+fn nothing_passes_behind_a_request_for_a_tunnel_until_it_is_answered() {
+    for (head, tunnel) in [
+        ("CONNECT a:80 HTTP/1.1\r\n\r\n", true),
+        ("GET / HTTP/1.1\r\nupgrade: websocket\r\n\r\n", false),
+    ] {
+        let bytes = format!("{head}GET / HTTP/1.1\r\n\r\n");
+        let mut gate = Gate::new(LIMITS);
+        assert_eq!(gate.pass(bytes.as_bytes()).bytes, head.len());
+        assert!(gate.is_at_crossroads());
+        gate.decide(tunnel);
+        assert_eq!(gate.is_tunnel(), tunnel);
+        assert_eq!(gate.pass(&bytes.as_bytes()[head.len()..]).bytes, 18);
+        assert_eq!(gate.heads(), if tunnel { 1 } else { 2 });
+    }
+}
+
+/// What a test's service counts for nothing.
+struct Untold;
+
+impl Track for Untold {
+    fn first_frame(&mut self) {}
+
+    fn trailers(&mut self, _trailers: &http::HeaderMap) {}
+
+    fn finish(self, _end: End<'_>) {}
+}
+
+/// A client's end of a connection that is served, and the requests that the service was given.
+struct Served {
+    client: DuplexStream,
+    seen: Arc<Mutex<Vec<String>>>,
+    gate: Arc<Notify>,
+    server: JoinHandle<Result<(), hyper::Error>>,
+    _drainer: Drainer,
+}
+
+/// Serves a pipe. `/wait` is answered when the gate opens, `/early` before its body is read, `/tunnel` with 101, `/no` with 403.
+fn serve(limits: HeadLimits) -> Served {
+    let (client, server) = duplex(64 << 10);
+    let (drainer, drain) = drain::channel();
+    let (seen, gate) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Notify>::default());
+    let (seeing, waiting) = (seen.clone(), gate.clone());
+    let service = move |request| answer(request, seeing.clone(), waiting.clone());
+    let io = Io::pipe(server);
+    let server = tokio::spawn(server::serve(io, service, limits, Closing::default(), drain));
+    Served {
+        client,
+        seen,
+        gate,
+        server,
+        _drainer: drainer,
+    }
+}
+
+async fn answer(
+    mut request: Request<Body>,
+    seen: Arc<Mutex<Vec<String>>>,
+    gate: Arc<Notify>,
+) -> Result<Response<Tracked<Untold>>, BoxError> {
+    if let Some(refusal) = request.extensions().get::<Refusal>() {
+        let asked = Asked {
+            version: Version::HTTP_11,
+            grpc: false,
+            informational: true,
+        };
+        let response = respond::to_fault(&refusal.fault(), "", asked);
+        return Ok(response.map(|body| Tracked::new(body, Untold)));
+    }
+    let path = request.uri().path().to_owned();
+    let line = format!("{} {path}", request.method());
+    let at = {
+        let mut seen = seen.lock().unwrap();
+        seen.push(line);
+        seen.len() - 1
+    };
+    let mut response = Response::new(Tracked::new(Body::Full("ok".into()), Untold));
+    match &*path {
+        "/early" => return Ok(response),
+        "/wait" => gate.notified().await,
+        "/tunnel" => {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let upgraded = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut tunnel = hyper_util::rt::TokioIo::new(upgraded.await.unwrap());
+                let mut said = String::new();
+                tunnel.read_to_string(&mut said).await.unwrap();
+                seen.lock().unwrap().push(said);
+                tunnel.shutdown().await.unwrap();
+            });
+            response = response.map(|_| Tracked::new(Body::Empty, Untold));
+            return Ok(response);
+        }
+        "/no" => *response.status_mut() = StatusCode::FORBIDDEN,
+        _ if request.method() == Method::CONNECT => *response.status_mut() = StatusCode::FORBIDDEN,
+        _ => {}
+    }
+    match request.into_body().collect().await {
+        Ok(body) => {
+            let trailers = body.trailers().map_or(0, http::HeaderMap::len);
+            let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+            seen.lock().unwrap()[at] += &format!(" {text:?} {trailers}");
+        }
+        Err(error) => {
+            let refusal = crate::http::http1::head::refusal_in(&error);
+            seen.lock().unwrap()[at] += &format!(" {:?}", refusal.map(|refusal| refusal.kind));
+        }
+    }
+    Ok(response)
+}
+
+impl Served {
+    async fn say(&mut self, bytes: &str) {
+        self.client.write_all(bytes.as_bytes()).await.unwrap();
+    }
+
+    /// What the client gets until the server closes.
+    async fn rest(&mut self) -> String {
+        let mut answers = String::new();
+        self.client.read_to_string(&mut answers).await.unwrap();
+        answers
+    }
+
+    async fn until(&mut self, text: &str) -> String {
+        let mut got = Vec::new();
+        while !got.ends_with(text.as_bytes()) {
+            got.push(self.client.read_u8().await.unwrap());
+        }
+        String::from_utf8(got).unwrap()
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// The status codes of the answers, in order.
+fn statuses(answers: &str) -> Vec<&str> {
+    let lines = answers.match_indices("HTTP/1.");
+    lines.map(|(at, _)| &answers[at + 9..at + 12]).collect()
+}
+
+#[tokio::test]
+async fn pipelined_requests_before_a_refused_one_are_answered_in_order() {
+    let mut served = serve(LIMITS);
+    served
+        .say("POST /a HTTP/1.1\r\ncontent-length: 2\r\n\r\nhiGET /b HTTP/1.1\r\n\r\nGET /c HTTP/1.1\nx: y\n\nGET /d HTTP/1.1\r\n\r\n")
+        .await;
+    let answers = served.rest().await;
+    assert_eq!(statuses(&answers), ["200", "200", "400"], "{answers}");
+    assert!(answers.contains("a line ends without CR") && answers.contains("connection: close"));
+    assert_eq!(served.seen(), ["POST /a \"hi\" 0", "GET /b \"\" 0"]);
+}
+
+#[tokio::test]
+async fn a_request_in_single_bytes_is_the_same_request() {
+    let mut served = serve(LIMITS);
+    let request = "\r\nPOST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\nte: trailers\r\n\r\n2;x\r\nhi\r\n0\r\nt: 1\r\n\r\n";
+    for at in 0..request.len() {
+        served.say(&request[at..=at]).await;
+        tokio::task::yield_now().await;
+    }
+    served.until("\r\n\r\nok").await;
+    assert_eq!(served.seen(), ["POST /a \"hi\" 1"]);
+}
+
+#[tokio::test]
+async fn a_body_that_is_refused_is_never_a_whole_one() {
+    let mut served = serve(LIMITS);
+    served
+        .say(
+            "POST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhiXX0\r\n\r\nGET /b HTTP/1.1\r\n\r\n",
+        )
+        .await;
+    served.rest().await;
+    assert_eq!(served.seen(), ["POST /a Some(Framing)"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_end_is_answered_408_and_an_idle_connection_stays() {
+    let mut served = serve(LIMITS);
+    served.say("GET /a HTTP/1.1\r\n\r\n").await;
+    served.until("\r\n\r\nok").await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    served.say("GET /b HTTP/1.1\r\nhost: a\r\n").await;
+    let answers = served.rest().await;
+    assert_eq!(statuses(&answers), ["408"], "{answers}");
+    assert_eq!(served.seen(), ["GET /a \"\" 0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_limit_a_head_may_take_any_time() {
+    let mut served = serve(HeadLimits {
+        timeout: None,
+        ..LIMITS
+    });
+    served.say("GET /a HTTP/1.1\r\n").await;
+    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    served.say("\r\n").await;
+    served.until("\r\n\r\nok").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_said_all_gets_its_answers_and_then_the_end() {
+    let mut served = serve(LIMITS);
+    served
+        .say("GET /wait HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n")
+        .await;
+    served.client.shutdown().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    served.gate.notify_one();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(statuses(&served.rest().await), ["200", "200"]);
+    assert_eq!(
+        begun.elapsed(),
+        Duration::ZERO,
+        "nobody waits for what nobody says"
+    );
+    served.server.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_gone_is_not_waited_for() {
+    let mut served = serve(LIMITS);
+    served.say("GET /wait HTTP/1.1\r\n\r\n").await;
+    served.client.shutdown().await.unwrap();
+    assert_eq!(served.rest().await, "");
+    assert!(
+        served.server.await.unwrap().is_err(),
+        "the request was broken off"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_client_that_leaves_leaves_nothing_behind() {
+    let mut served = serve(LIMITS);
+    served.say("GET /a HTTP/1.1\r\n\r\n").await;
+    served.until("\r\n\r\nok").await;
+    let begun = tokio::time::Instant::now();
+    served.client.shutdown().await.unwrap();
+    served.server.await.unwrap().unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn bytes_behind_an_upgrade_belong_to_the_tunnel_or_to_nobody() {
+    let mut served = serve(LIMITS);
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n");
+    served
+        .say(&(ask("/tunnel") + "GET /smuggled HTTP/1.1\r\n\r\n"))
+        .await;
+    served.client.shutdown().await.unwrap();
+    assert_eq!(statuses(&served.rest().await), ["101"]);
+    assert_eq!(served.seen(), ["GET /tunnel", "GET /smuggled HTTP/1.1\r\n\r\n"]);
+
+    let mut served = serve(LIMITS);
+    served.say(&(ask("/no") + "GET /smuggled HTTP/1.1\r\n\r\n")).await;
+    let answers = served.rest().await;
+    assert_eq!(statuses(&answers), ["403"], "{answers}");
+    assert_eq!(served.seen(), ["GET /no \"\" 0"]);
+}
+
+#[tokio::test]
+async fn a_connection_whose_upgrade_was_not_granted_serves_the_next_request() {
+    let mut served = serve(LIMITS);
+    served
+        .say("GET /no HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
+        .await;
+    served.until("\r\n\r\nok").await;
+    served.say("GET /b HTTP/1.1\r\n\r\n").await;
+    served.until("\r\n\r\nok").await;
+    served.say("CONNECT a:80 HTTP/1.1\r\n\r\n").await;
+    assert!(
+        served.rest().await.contains("connection: close"),
+        "after a CONNECT nobody can tell"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_has_come_arrives_whole() {
+    let mut served = serve(LIMITS);
+    served
+        .say("POST /early HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n")
+        .await;
+    let answer = served.until("\r\n\r\nok").await;
+    assert_eq!(statuses(&answer), ["200"]);
+    // The client goes on for a while, and is not reset.
+    for _ in 0..10 {
+        served.say(&"GET / HTTP/1.1\r\n\r\n".repeat(1_000)).await;
+    }
+    served.client.shutdown().await.unwrap();
+    assert_eq!(served.rest().await, "");
+    assert_eq!(served.seen(), ["POST /early"]);
+}
+
+#[test]
+fn limits_count_each_crumb_of_a_cookie() {
+    let request = |crumbs: usize, size: usize| {
+        let mut request = Request::get("http://a/")
+            .version(Version::HTTP_2)
+            .body(())
+            .unwrap();
+        for _ in 0..crumbs {
+            let crumb = http::HeaderValue::from_str(&"x".repeat(size)).unwrap();
+            request.headers_mut().append("cookie", crumb);
+        }
+        headers::check_limits(&request, &LIMITS).map_err(|fault| fault.kind)
+    };
+    assert_eq!(request(5, 10), Ok(()));
+    assert_eq!(request(6, 10), Err(Kind::HeadersTooLarge));
+    assert_eq!(request(5, 200), Err(Kind::HeadersTooLarge));
+}
