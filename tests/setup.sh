@@ -21,6 +21,7 @@ wanted='
     psql:postgresql-client
     h2load:nghttp2-client
     haproxy:haproxy
+    node:nodejs
 '
 
 PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin

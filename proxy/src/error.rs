@@ -59,6 +59,8 @@ pub enum Kind {
     PeerIdentity,
     /// The server ended the exchange before its response headers.
     Reset,
+    /// The server's answer is no HTTP, or its end can be read in two ways.
+    BadAnswer,
     /// The policy can't be enforced by this version, or is invalid.
     Policy,
     /// The request makes no sense (RFC 9110 §15.5.1).
@@ -122,6 +124,7 @@ impl Kind {
             Self::Tls => row(StatusCode::BAD_GATEWAY, 14, "tls", true),
             Self::PeerIdentity => row(StatusCode::BAD_GATEWAY, 14, "peer_identity", true),
             Self::Reset => row(StatusCode::BAD_GATEWAY, 14, "reset", true),
+            Self::BadAnswer => row(StatusCode::BAD_GATEWAY, 14, "bad_answer", true),
             Self::Policy => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "policy", true),
             Self::BadRequest => row(StatusCode::BAD_REQUEST, 3, "bad_request", true),
             Self::Malformed => row(StatusCode::BAD_REQUEST, 3, "malformed", true),
@@ -157,6 +160,7 @@ impl Kind {
             Self::Tls => "TLS handshake failed",
             Self::PeerIdentity => "the server proved another identity",
             Self::Reset => "the server ended the exchange",
+            Self::BadAnswer => "the server's answer makes no sense",
             Self::Policy => "the policy can't be enforced",
             Self::BadRequest => "bad request",
             Self::Malformed => "the bytes are no HTTP message",

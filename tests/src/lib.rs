@@ -7,6 +7,7 @@
 //! | [`process`] | a program that runs in a pod under a user of its own, and its log |
 //! | [`app`] | the applications: nginx, MariaDB, PostgreSQL, a gRPC greeter, and small ones of our own |
 //! | [`manifest`] | Kubernetes manifests |
+//! | [`recorder`] | an application that records every byte |
 //! | [`http`], [`load`], [`tls`], [`metrics`], [`capture`] | what tests say and read on the wire |
 //! | [`wait`] | waiting for a condition |
 //!
@@ -24,5 +25,6 @@ pub mod mesh;
 pub mod metrics;
 pub mod pod;
 pub mod process;
+pub mod recorder;
 pub mod tls;
 pub mod wait;

@@ -14,6 +14,7 @@ use crate::config;
 use crate::error::{self, Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::client::{self, Http1, Http2, Windows};
+use crate::http::http1::answer;
 use crate::http::http1::head::refusal_in;
 use crate::net::header::Session;
 use crate::tls::dial::Dial;
@@ -151,7 +152,8 @@ impl Pool {
                     .map_err(|fault| Failed { fault, unsent: true })?,
             };
             match sender.try_send_request(mem::take(request)).await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    answer::check(&mut response).map_err(|fault| Failed { fault, unsent: false })?;
                     let lease = reusable.then(|| Lease {
                         sender,
                         pool: self.clone(),
@@ -369,6 +371,7 @@ fn failed(error: hyper::Error, unsent: Option<Request<Body>>, request: &mut Requ
     // A body that was refused as it came from the client broke the exchange off, not the server.
     let fault = match refusal_in(&error) {
         Some(refusal) => refusal.fault(),
+        None if error.is_parse() => Fault::because(Kind::BadAnswer, Side::Server, error),
         None => Fault::because(Kind::Reset, Side::Server, error),
     };
     match unsent {

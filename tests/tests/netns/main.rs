@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod control_plane;
+mod differential;
 mod hostile;
 mod lifecycle;
 mod seen;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
@@ -69,8 +69,12 @@ impl Ledger {
 }
 
 impl Turn {
-    /// The turn of a request that hyper has read. One that stands for refused bytes is told so.
+    /// The turn of a request that hyper has read. One that stands for refused bytes is told so; and what is passed on of a
+    /// transfer coding is how everybody writes it.
     pub fn of<B>(ledger: &Arc<Ledger>, request: &mut Request<B>) -> Self {
+        if let Some(coding) = request.headers_mut().get_mut(TRANSFER_ENCODING) {
+            *coding = HeaderValue::from_static("chunked");
+        }
         let number = ledger.begun.fetch_add(1, Ordering::AcqRel) + 1;
         if let Some((refused, refusal)) = ledger.refused.get()
             && *refused == number

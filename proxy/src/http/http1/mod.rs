@@ -4,6 +4,7 @@
 //! before anybody could see it. So a [`guard`] stands between the socket and hyper. Hyper gets whole heads only, and
 //! only those that every reader takes the same way; in place of any other it gets a request that stands for the refusal.
 
+pub mod answer;
 pub mod chunks;
 pub mod gate;
 pub mod guard;
