@@ -399,13 +399,10 @@ fn one_window_alone_has_no_effect() {
         Some("2000000"),
     );
     let windows = |changes: &[_]| match config(changes).inbound.http2_server.flow_control {
-        FlowControl::Fixed {
-            stream_window,
-            connection_window,
-        } => Some((stream_window, connection_window)),
-        FlowControl::Adaptive => None,
+        FlowControl::Fixed { stream, connection } => Some((stream, connection)),
+        FlowControl::Streams(_) => None,
     };
-    assert_eq!(windows(&[stream]), Some((65_535, 1_048_576)));
+    assert_eq!(windows(&[stream]), None);
     assert_eq!(windows(&[stream, connection]), Some((1_000_000, 2_000_000)));
     assert_eq!(
         windows(&[

@@ -48,11 +48,15 @@ pub struct Http2Server {
     /// PINGs, if any are sent.
     pub keep_alive: Option<KeepAlive>,
     /// Streams that a client may have open.
-    pub max_concurrent_streams: Option<u32>,
+    pub max_concurrent_streams: u32,
+    /// How old a connection gets before it takes no more streams, give or take a tenth.
+    pub max_age: Option<Duration>,
+    /// How long a connection may have no stream; it may be twice as long.
+    pub max_idle: Option<Duration>,
     /// The largest frame that is accepted, in bytes.
     pub max_frame_size: Option<u32>,
-    /// The largest header list that is accepted, in bytes (RFC 9113 §6.5.2).
-    pub max_header_list_size: Option<u32>,
+    /// The largest header list that is decoded, in bytes (RFC 9113 §6.5.2).
+    pub max_header_list_size: u32,
     /// Streams that a client may have reset before they were looked at.
     pub max_pending_accept_reset_streams: Option<usize>,
     /// Bytes buffered for sending, per stream.
@@ -61,17 +65,17 @@ pub struct Http2Server {
     pub flood_scale: u32,
 }
 
-/// How windows are sized.
+/// How windows are sized, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowControl {
-    /// By the measured bandwidth-delay product.
-    Adaptive,
-    /// As given, in bytes.
+    /// A stream's as given, a connection's so large that its streams never use it up.
+    Streams(u32),
+    /// As given.
     Fixed {
         /// The window of a stream.
-        stream_window: u32,
+        stream: u32,
         /// The window of a connection.
-        connection_window: u32,
+        connection: u32,
     },
 }
 
@@ -112,6 +116,8 @@ pub(in crate::config) fn inbound_server(r: &mut Reader<'_>) -> Http2Server {
         interval: vars::INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL,
         timeout: vars::INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT,
         streams: vars::INBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS,
+        age: vars::INBOUND_SERVER_HTTP2_MAX_AGE,
+        idle: vars::INBOUND_SERVER_HTTP2_MAX_IDLE,
         frame: vars::INBOUND_SERVER_HTTP2_MAX_FRAME_SIZE,
         headers: vars::INBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE,
         resets: vars::INBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS,
@@ -129,6 +135,8 @@ pub(in crate::config) fn outbound_server(r: &mut Reader<'_>) -> Http2Server {
         interval: vars::OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL,
         timeout: vars::OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT,
         streams: vars::OUTBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS,
+        age: vars::OUTBOUND_SERVER_HTTP2_MAX_AGE,
+        idle: vars::OUTBOUND_SERVER_HTTP2_MAX_IDLE,
         frame: vars::OUTBOUND_SERVER_HTTP2_MAX_FRAME_SIZE,
         headers: vars::OUTBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE,
         resets: vars::OUTBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS,
@@ -144,7 +152,9 @@ struct ServerVars {
     connection_window: Var<Window>,
     interval: OptionalVar<Duration>,
     timeout: OptionalVar<Duration>,
-    streams: OptionalVar<u32>,
+    streams: Var<u32>,
+    age: OptionalVar<Duration>,
+    idle: OptionalVar<Duration>,
     frame: OptionalVar<FrameSize>,
     headers: OptionalVar<u32>,
     resets: OptionalVar<usize>,
@@ -158,13 +168,22 @@ fn server(r: &mut Reader<'_>, vars: &ServerVars) -> Http2Server {
         keep_alive: interval
             .zip(timeout)
             .map(|(interval, timeout)| KeepAlive { interval, timeout }),
-        max_concurrent_streams: r.optional(&vars.streams),
+        max_concurrent_streams: r.read(&vars.streams),
+        max_age: r.optional(&vars.age),
+        max_idle: r.optional(&vars.idle),
         max_frame_size: r.optional(&vars.frame).map(|size| size.0),
-        max_header_list_size: r.optional(&vars.headers),
+        max_header_list_size: r.optional(&vars.headers).unwrap_or_else(|| header_list(r)),
         max_pending_accept_reset_streams: r.optional(&vars.resets),
         max_send_buf_size: r.optional(&vars.send),
         flood_scale: r.read(&vars::HTTP2_FLOOD_SCALE),
     }
+}
+
+/// Four times what a head may have, names counted: so it is the proxy that refuses what is too large, with an answer and
+/// a count, where the library would only end the stream.
+fn header_list(r: &mut Reader<'_>) -> u32 {
+    let bytes = r.read(&vars::HTTP_MAX_HEAD_SIZE).saturating_mul(4);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// One window alone has no effect, as in Linkerd.
@@ -172,11 +191,18 @@ fn flow_control(r: &mut Reader<'_>, vars: &ServerVars) -> FlowControl {
     let both = r.is_set(&vars.stream_window.row) && r.is_set(&vars.connection_window.row);
     let (stream, connection) = (r.read(&vars.stream_window), r.read(&vars.connection_window));
     if r.read(&vars.adaptive) {
-        return FlowControl::Adaptive;
-    }
-    let chosen = |set: Window, default: u32| if both { set.0 } else { default };
-    FlowControl::Fixed {
-        stream_window: chosen(stream, 65_535),
-        connection_window: chosen(connection, 1 << 20),
+        FlowControl::Streams(WIDE_STREAM_WINDOW)
+    } else if both {
+        FlowControl::Fixed {
+            stream: stream.0,
+            connection: connection.0,
+        }
+    } else {
+        FlowControl::Streams(STREAM_WINDOW)
     }
 }
+
+/// Holds a body of 64 KiB whole, which 65,535 bytes do not, and what a path of 4 Gbit/s with 0.5 ms has under way.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// What no path within a cluster has under way.
+const WIDE_STREAM_WINDOW: u32 = 4 << 20;

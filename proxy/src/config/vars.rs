@@ -194,28 +194,37 @@ vars! {
         DESTINATION_PROFILE_INITIAL_TIMEOUT: Duration = "500ms", not_built "inbound service profiles";
     }
     section "HTTP/2" {
-        /// The window of a stream, for every HTTP/2 connection that the proxy opens.
-        HTTP2_INITIAL_STREAM_WINDOW_SIZE: Window = "65535";
-        /// The window of a connection, for every HTTP/2 connection that the proxy opens.
-        HTTP2_INITIAL_CONNECTION_WINDOW_SIZE: Window = "1048576";
+        /// The window of a stream, for every HTTP/2 connection that the proxy opens. Linkerd's proxy: `65535`.
+        HTTP2_INITIAL_STREAM_WINDOW_SIZE: Window = "262144";
+        /// The window of a connection, for every HTTP/2 connection that the proxy opens. Less than the windows of its
+        /// streams together lets readers that have stopped hold up the others. Linkerd's proxy: `1048576`.
+        HTTP2_INITIAL_CONNECTION_WINDOW_SIZE: Window = "1073741824";
         /// What a peer may send of HTTP/2 frames that are cheap for it and dear for the proxy (resets, PING, SETTINGS, …)
         /// before its connection is ended, as a multiple of the built-in budgets; 0: as much as it likes.
         HTTP2_FLOOD_SCALE: u32 = "1";
-        /// Whether windows follow the measured bandwidth-delay product; then the fixed ones are not used.
+        /// Whether streams get windows of 4 MiB, enough for any path within a cluster; then the sizes below are not
+        /// used. Linkerd's proxy measures the path instead.
         INBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL: bool = "false";
         /// The window of a stream, on connections from the mesh. Used only if the connection's is set too.
-        INBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE: Window = "65535";
+        INBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE: Window = "262144";
         /// The window of a connection, on connections from the mesh. Used only if the stream's is set too.
-        INBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE: Window = "1048576";
+        INBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE: Window = "1073741824";
         /// How long a PING may stay unanswered. Used only if the interval is set too.
         INBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT: Duration;
         /// How often a PING is sent. Used only if the timeout is set too.
         INBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL: Duration;
-        /// Streams that a client may have open.
-        INBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS: u32;
+        /// Streams that a client may have open at the same time. Linkerd's proxy: any number.
+        INBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS: u32 = "1024";
+        /// How old a connection gets before it takes no more streams (GOAWAY), give or take a tenth; it ends with the
+        /// last of them. Unset: any age. Linkerd's proxy has no such variable.
+        INBOUND_SERVER_HTTP2_MAX_AGE: Duration;
+        /// How long a connection may have no stream before it is closed; it may be twice as long. Unset: for ever.
+        /// Linkerd's proxy has no such variable.
+        INBOUND_SERVER_HTTP2_MAX_IDLE: Duration;
         /// The largest frame that is accepted, 16384 to 16777215.
         INBOUND_SERVER_HTTP2_MAX_FRAME_SIZE: FrameSize;
-        /// The largest header list that is accepted.
+        /// The largest header list that is decoded, with 32 bytes for each field (RFC 9113 §6.5.2). Unset: four times
+        /// `HTTP_MAX_HEAD_SIZE`, which is what requests are held to.
         INBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE: u32;
         /// Streams that a client may have reset before they were looked at (CVE-2023-44487).
         INBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS: usize;
@@ -224,15 +233,19 @@ vars! {
         /// As for inbound, on connections from the application.
         OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL: bool = "false";
         /// As for inbound, on connections from the application.
-        OUTBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE: Window = "65535";
+        OUTBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE: Window = "262144";
         /// As for inbound, on connections from the application.
-        OUTBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE: Window = "1048576";
+        OUTBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE: Window = "1073741824";
         /// As for inbound, on connections from the application.
         OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_TIMEOUT: Duration;
         /// As for inbound, on connections from the application.
         OUTBOUND_SERVER_HTTP2_KEEP_ALIVE_INTERVAL: Duration;
         /// As for inbound, on connections from the application.
-        OUTBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS: u32;
+        OUTBOUND_SERVER_HTTP2_MAX_CONCURRENT_STREAMS: u32 = "1024";
+        /// As for inbound, on connections from the application.
+        OUTBOUND_SERVER_HTTP2_MAX_AGE: Duration;
+        /// As for inbound, on connections from the application.
+        OUTBOUND_SERVER_HTTP2_MAX_IDLE: Duration;
         /// As for inbound, on connections from the application.
         OUTBOUND_SERVER_HTTP2_MAX_FRAME_SIZE: FrameSize;
         /// As for inbound, on connections from the application.

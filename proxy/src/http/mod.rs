@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod client;
+pub mod closing;
 pub mod h2;
 pub mod headers;
 pub mod http1;
@@ -9,7 +10,6 @@ pub mod orig_proto;
 pub mod pool;
 pub mod rarely;
 pub mod respond;
-pub mod server;
 pub mod target;
 pub mod upgrade;
 

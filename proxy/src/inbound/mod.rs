@@ -19,8 +19,7 @@ use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
 use tokio::net::TcpListener;
 
 use crate::error::{self, Fault, Kind, Side};
-use crate::http::http1;
-use crate::http::server;
+use crate::http::{h2, http1};
 use crate::inbound::arrival::Arrival;
 use crate::inbound::http::Connection;
 use crate::inbound::shared::Inbound;
@@ -207,12 +206,12 @@ async fn http2(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), F
     let (closing, drain) = (connection.closing.clone(), inbound.drain.clone());
     let service = move |request| http::request(connection.clone(), request);
     let settings = &inbound.config.http2_server;
-    ended(Box::pin(server::http2(io, service, settings, closing, drain)).await);
+    ended(Box::pin(h2::server::serve(io, service, settings, closing, drain)).await);
     Ok(())
 }
 
 /// A client that goes away in the middle is no fault of anybody's here.
-fn ended(served: Result<(), hyper::Error>) {
+fn ended(served: Result<(), impl std::error::Error + 'static>) {
     if let Err(error) = served {
         tracing::debug!(error = %error::chain(&error), "an HTTP connection from the mesh ended early");
     }

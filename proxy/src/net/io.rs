@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -43,12 +44,24 @@ pub trait Meter: Send + Sync + std::fmt::Debug {
     fn closed(&self, errno: Option<i32>);
 }
 
+/// Whether a peer is heard from.
+#[derive(Clone, Debug, Default)]
+pub struct Activity(Arc<AtomicBool>);
+
+impl Activity {
+    /// Whether something has come since this was last asked.
+    pub fn since(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// One side of a proxied connection.
 #[derive(Debug)]
 pub struct Io {
     stream: Stream,
     prefix: Bytes,
     meter: Option<Arc<dyn Meter>>,
+    activity: Option<Activity>,
     errno: Option<i32>,
 }
 
@@ -116,11 +129,17 @@ impl Io {
         }
     }
 
+    /// Tells from now on whether the peer is heard from.
+    pub fn activity(&mut self) -> Activity {
+        self.activity.get_or_insert_default().clone()
+    }
+
     fn over(stream: Stream) -> Self {
         Self {
             stream,
             prefix: Bytes::new(),
             meter: None,
+            activity: None,
             errno: None,
         }
     }
@@ -247,6 +266,9 @@ impl AsyncRead for Io {
         io.note(result)?;
         if let Some(meter) = &io.meter {
             meter.read(buf.filled().len() - before);
+        }
+        if let Some(activity) = &io.activity {
+            activity.0.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }

@@ -15,8 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::control::DiscoveryError;
 use crate::error::{self, Fault, Kind, Side};
-use crate::http::http1;
-use crate::http::server;
+use crate::http::{h2, http1};
 use crate::net::detect::first::{self, First, Patience};
 use crate::net::detect::http::Preface;
 use crate::net::io::{Io, Socket};
@@ -138,13 +137,13 @@ pub async fn http2(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Res
     let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
     let service = move |request| http::request(connection.clone(), request);
     let settings = &outbound.config.http2_server;
-    let served = Box::pin(server::http2(io, service, settings, closing, drain)).await;
+    let served = Box::pin(h2::server::serve(io, service, settings, closing, drain)).await;
     ended(served);
     Ok(())
 }
 
 /// A client that goes away in the middle is no fault of anybody's here.
-fn ended(served: Result<(), hyper::Error>) {
+fn ended(served: Result<(), impl std::error::Error + 'static>) {
     if let Err(error) = served {
         tracing::debug!(error = %error::chain(&error), "an HTTP connection from the application ended early");
     }

@@ -14,10 +14,10 @@ use crate::config::HeadLimits;
 use crate::drain::Drain;
 use crate::error::{BoxError, Fault, Kind, Side};
 use crate::http::body::{Body, Track, Tracked};
+use crate::http::closing::Closing;
 use crate::http::http1::guard::Guard;
 use crate::http::http1::ledger::{Ledger, Turn};
 use crate::http::rarely::rarely;
-use crate::http::server::{Closing, end};
 use crate::net::io::Io;
 
 /// Header fields that hyper takes without an allocation for each request.
@@ -51,7 +51,7 @@ where
     tokio::select! {
         biased; // What has arrived before the drain is still served.
         served = connection.as_mut() => return served,
-        () = rarely(end(&mut drain, &closing)) => {}
+        () = rarely(closing.or_drain(&mut drain)) => {}
     }
     connection.as_mut().graceful_shutdown();
     connection.await

@@ -13,12 +13,12 @@ use crate::config::HeadLimits;
 use crate::drain::{self, Drainer};
 use crate::error::{BoxError, Kind};
 use crate::http::body::{Body, End, Track, Tracked};
+use crate::http::closing::Closing;
 use crate::http::headers;
 use crate::http::http1::gate::Gate;
 use crate::http::http1::head::Refusal;
 use crate::http::http1::server;
 use crate::http::respond::{self, Asked};
-use crate::http::server::Closing;
 use crate::net::io::Io;
 
 const LIMITS: HeadLimits = HeadLimits {
