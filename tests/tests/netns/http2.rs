@@ -87,7 +87,11 @@ fn until_stuck(stream: &mut TcpStream, stuck: &AtomicUsize) -> io::Result<()> {
 fn web() -> (Mesh, Meshed, Meshed, SocketAddr, App) {
     let mesh = Mesh::start();
     let server = mesh.pod("server").ports(&[8080]).meshed();
-    let client = mesh.pod("client").meshed();
+    // However long a client takes to speak on a busy machine, no connection is opened to see whether the server does.
+    let client = mesh
+        .pod("client")
+        .env("LINKERD2_PROXY_OUTBOUND_SERVER_FIRST_AFTER", "1h")
+        .meshed();
     let web = mesh.service("web", 80, &[(&server, 8080)]);
     let app = App::serve(&server);
     (mesh, server, client, web, app)
