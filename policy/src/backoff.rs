@@ -12,6 +12,15 @@ pub struct Backoff {
     jitter: f64,
 }
 
+/// The jitter is finite: [`Backoff::try_new`] sees to that.
+impl Eq for Backoff {}
+
+impl std::hash::Hash for Backoff {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.min, self.max, self.jitter.to_bits()).hash(state);
+    }
+}
+
 impl Backoff {
     /// Checks the parameters: `0 < min ≤ max`, jitter finite and from 0 to 100.
     pub fn try_new(min: Duration, max: Duration, jitter: f64) -> Result<Self, Unsupported> {
@@ -28,7 +37,24 @@ impl Backoff {
                 "the backoff's jitter ({jitter}) must be from 0 to 100"
             )));
         }
+        // Adding zero turns -0 into 0, which equal backoffs must not differ by.
+        let jitter = jitter + 0.0;
         Ok(Self { min, max, jitter })
+    }
+
+    /// The shortest wait.
+    pub fn min(&self) -> Duration {
+        self.min
+    }
+
+    /// The longest wait.
+    pub fn max(&self) -> Duration {
+        self.max
+    }
+
+    /// By how much a wait may be longer, as a share of it.
+    pub fn jitter(&self) -> f64 {
+        self.jitter
     }
 
     /// The wait after failed attempt number `attempt`, the first being 0: from `base` up to `base × (1 + jitter)`,

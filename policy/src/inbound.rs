@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::Unsupported;
 use crate::authz::Authorization;
 use crate::name::ResourceRef;
+use crate::rate_limit::RateLimitPolicy;
 use crate::route::RouteTable;
+use crate::route::filter::Filter;
 
 /// What the control plane said about one port (`Server`).
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +19,8 @@ pub struct InboundPolicy {
     pub protocol: InboundProtocol,
     /// Who may connect: decides for connections that are not HTTP. The last is the localhost authorization.
     pub authorizations: Arc<[Authorization]>,
+    /// How many HTTP requests it takes; `None` is no limit.
+    pub rate_limit: Option<Arc<RateLimitPolicy>>,
 }
 
 /// What a port speaks.
@@ -48,6 +52,19 @@ pub enum InboundProtocol {
 pub struct InboundRule {
     /// Who may send it: the route's own authorizations followed by the server's.
     pub authorizations: Arc<[Authorization]>,
+    /// What is done to requests that were let in, in order.
+    pub filters: Vec<Filter>,
     /// The rule can't be enforced: requests that match it are refused for this reason.
     pub unsupported: Option<Unsupported>,
+}
+
+impl InboundRule {
+    /// A rule that lets these in, and does nothing else.
+    pub fn new(authorizations: Arc<[Authorization]>) -> Self {
+        Self {
+            authorizations,
+            filters: Vec::new(),
+            unsupported: None,
+        }
+    }
 }

@@ -1,13 +1,20 @@
 //! Outbound policies: what may be done to reach a destination.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Unsupported;
+use crate::breaker::BreakerPolicy;
+use crate::budget::BudgetPolicy;
+use crate::classify::ResponseClass;
 use crate::endpoint::Endpoint;
 use crate::name::ResourceRef;
+use crate::retry::RetryPolicy;
 use crate::route::RouteTable;
+use crate::route::filter::{Filter, Ratio};
 use crate::route::host::{self, HostMatch};
+use crate::timeouts::Timeouts;
 
 /// What the control plane said about one destination (`OutboundPolicy`).
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +25,8 @@ pub struct OutboundPolicy {
     pub protocol: OutboundProtocol,
     /// The `name:port` under which endpoint metrics report the destination (label `authority`); empty if none.
     pub authority: Arc<str>,
+    /// What bounds the retries of all its routes together; `None`: nothing does.
+    pub budget: Option<BudgetPolicy>,
 }
 
 /// What is spoken to a destination.
@@ -51,6 +60,50 @@ pub enum OutboundProtocol {
 pub struct OutboundRule {
     /// Where it may go, or why nothing may take this rule.
     pub backends: Result<Distribution, Unsupported>,
+    /// What is done to requests and responses, in order. Those of the chosen backend follow.
+    pub filters: Vec<Filter>,
+    /// Copies of requests, whose responses nobody waits for.
+    pub mirrors: Vec<Mirror>,
+    /// How long an exchange may take.
+    pub timeouts: Timeouts,
+    /// When a request is sent again.
+    pub retry: Option<RetryPolicy>,
+    /// Whether requests may say so themselves ([`crate::overrides`]).
+    pub allow_overrides: bool,
+    /// What counts as a failure, the first that holds; else [`crate::classify::response`].
+    pub classes: Arc<[ResponseClass]>,
+    /// Labels of the ServiceProfile route (`rt_*` in the metrics `route_*`), in key order.
+    pub labels: Arc<BTreeMap<String, String>>,
+}
+
+impl OutboundRule {
+    /// A rule that does nothing but lead there.
+    pub fn new(backends: Result<Distribution, Unsupported>) -> Self {
+        Self {
+            backends,
+            filters: Vec::new(),
+            mirrors: Vec::new(),
+            timeouts: Timeouts::default(),
+            retry: None,
+            allow_overrides: false,
+            classes: Arc::default(),
+            labels: Arc::default(),
+        }
+    }
+
+    /// A rule that leads to these backends, and does nothing else.
+    pub fn to(distribution: Distribution) -> Self {
+        Self::new(Ok(distribution))
+    }
+}
+
+/// Where copies of requests are sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// To whom.
+    pub backend: Arc<Backend>,
+    /// The share of requests.
+    pub ratio: Ratio,
 }
 
 /// Where bytes go that are not HTTP (`OpaqueRoute`, of which there is at most one).
@@ -129,6 +182,19 @@ pub struct Backend {
     pub meta: Arc<ResourceRef>,
     /// How it is reached.
     pub dispatch: Dispatch,
+    /// What is done to requests and responses on the way there, after the rule's own.
+    pub filters: Vec<Filter>,
+}
+
+impl Backend {
+    /// A backend without filters of its own.
+    pub fn new(meta: Arc<ResourceRef>, dispatch: Dispatch) -> Self {
+        Self {
+            meta,
+            dispatch,
+            filters: Vec::new(),
+        }
+    }
 }
 
 /// How a backend is reached.
@@ -142,6 +208,8 @@ pub enum Dispatch {
         path: Arc<str>,
         /// Parameters of the load estimate.
         load: LoadParams,
+        /// When an endpoint that keeps failing is shut; `None`: never.
+        breaker: Option<BreakerPolicy>,
     },
     /// The control plane gave no dispatcher, or one that this version does not have: requests fail with 502.
     Missing(Unsupported),
@@ -154,12 +222,36 @@ pub struct LoadParams {
     pub default_rtt: Duration,
     /// Time over which an old measurement loses its weight.
     pub decay: Duration,
+    /// What a failed response counts for; `None`: for what it took.
+    pub penalty: Option<PenaltyParams>,
+}
+
+/// What failed responses count for in the load estimate ([`crate::balance::penalty`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PenaltyParams {
+    /// The round-trip time that a failure counts for.
+    pub penalty: Duration,
+    /// The most that a server's own hint may make of it.
+    pub max_retry_after: Duration,
+    /// Time over which a penalty loses its weight.
+    pub decay: Duration,
 }
 
 impl Default for LoadParams {
     fn default() -> Self {
         Self {
             default_rtt: Duration::from_millis(30),
+            decay: Duration::from_secs(10),
+            penalty: None,
+        }
+    }
+}
+
+impl Default for PenaltyParams {
+    fn default() -> Self {
+        Self {
+            penalty: Duration::from_secs(5),
+            max_retry_after: Duration::from_secs(300),
             decay: Duration::from_secs(10),
         }
     }

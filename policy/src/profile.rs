@@ -1,16 +1,37 @@
 //! Service profiles, and the policy that a profile and a policy lookup give together.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::HeaderName;
 
 use crate::Unsupported;
+use crate::budget::BudgetPolicy;
+use crate::classify::ResponseClass;
 use crate::endpoint::Endpoint;
 use crate::name::ResourceRef;
 use crate::outbound::{
-    Backend, Dispatch, Distribution, OpaqueAction, OpaqueRoute, OutboundPolicy, OutboundProtocol,
+    Backend, Dispatch, Distribution, LoadParams, OpaqueAction, OpaqueRoute, OutboundPolicy, OutboundProtocol,
     OutboundRule,
 };
-use crate::route::RouteTable;
+use crate::retry::{RetryOn, RetryPolicy};
+use crate::route::condition::Condition;
+use crate::route::filter::{Filter, HeaderEdits};
+use crate::route::request::RequestMatch;
+use crate::route::{Route, RouteTable, Rule};
+use crate::timeouts::Timeouts;
+
+/// The service that a request was sent to, for the proxy beside the server.
+const DST_CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
+
+/// Attempts after the first of one request. The budget decides long before; this ends a single request's attempts.
+const MAX_RETRIES: u32 = 100;
+
+/// Request bodies that are kept to be sent again, bytes.
+const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// What `Destination.GetProfile` said about a destination.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -21,8 +42,38 @@ pub struct Profile {
     pub opaque: bool,
     /// The one endpoint behind the address, when it is no service.
     pub endpoint: Option<Endpoint>,
-    /// What the profile asks for that this version does not enforce (routes, overrides): refused.
+    /// Its routes: the first whose condition holds is taken.
+    pub routes: Vec<ProfileRoute>,
+    /// Other services that take its traffic.
+    pub overrides: Vec<Override>,
+    /// What bounds the retries of all its routes together; without it there are none.
+    pub budget: Option<BudgetPolicy>,
+    /// The profile can't be followed: refused.
     pub unsupported: Option<Unsupported>,
+}
+
+/// A route of a ServiceProfile.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfileRoute {
+    /// Which requests take it.
+    pub condition: Condition,
+    /// What counts as a failure.
+    pub classes: Arc<[ResponseClass]>,
+    /// Its labels in metrics.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// Whether failures are tried again, as far as the budget goes.
+    pub retryable: bool,
+    /// From the request's arrival to the response's headers.
+    pub timeout: Option<Duration>,
+}
+
+/// A service that takes a share of another's traffic (TrafficSplit).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// `name:port`.
+    pub authority: Arc<str>,
+    /// Its share; zero is none.
+    pub weight: u32,
 }
 
 /// What `OutboundPolicies.Watch` said about a destination.
@@ -37,7 +88,8 @@ pub enum Lookup {
 /// Joins profile and policy to the one policy that the data path follows.
 ///
 /// Without a policy the destination is forwarded to: the profile's endpoint (`default:endpoint`), or the
-/// address that the application dialled (`default:fallback` without a profile).
+/// address that the application dialled (`default:fallback` without a profile). The routes of a ServiceProfile replace
+/// those of the policy for HTTP, its overrides those for HTTP and for opaque traffic; TLS routes stay.
 pub fn effective(dialled: SocketAddr, profile: Option<&Profile>, lookup: &Lookup) -> OutboundPolicy {
     let mut policy = match (lookup, profile) {
         (Lookup::Found(policy), _) => policy.clone(),
@@ -53,26 +105,24 @@ pub fn effective(dialled: SocketAddr, profile: Option<&Profile>, lookup: &Lookup
     let Some(profile) = profile else { return policy };
     if let Some(unsupported) = &profile.unsupported {
         policy.protocol = OutboundProtocol::Invalid(unsupported.clone());
-    } else if profile.opaque {
+        return policy;
+    }
+    let lowered = Lowered::of(profile, dialled.port());
+    if profile.opaque {
         policy.protocol = opaque(policy.protocol);
     }
-    policy
+    match lowered {
+        Some(lowered) => lowered.replace(policy),
+        None => policy,
+    }
 }
 
 /// A policy that forwards to one endpoint, whatever is spoken.
 pub fn forward(name: &str, endpoint: Endpoint) -> OutboundPolicy {
     let meta = Arc::new(ResourceRef::of_default(name));
-    let backend = Arc::new(Backend {
-        meta: meta.clone(),
-        dispatch: Dispatch::Forward(endpoint),
-    });
+    let backend = Arc::new(Backend::new(meta.clone(), Dispatch::Forward(endpoint)));
     let distribution = Distribution::FirstAvailable(vec![backend]);
-    let table = RouteTable::catch_all(
-        meta.clone(),
-        OutboundRule {
-            backends: Ok(distribution.clone()),
-        },
-    );
+    let table = RouteTable::catch_all(meta.clone(), OutboundRule::to(distribution.clone()));
     OutboundPolicy {
         parent: meta.clone(),
         protocol: OutboundProtocol::Detect {
@@ -84,6 +134,7 @@ pub fn forward(name: &str, endpoint: Endpoint) -> OutboundPolicy {
             },
         },
         authority: "".into(),
+        budget: Some(BudgetPolicy::default()),
     }
 }
 
@@ -102,6 +153,141 @@ fn opaque(protocol: OutboundProtocol) -> OutboundProtocol {
              remove the opaque-ports annotation or the routes",
         )),
     }
+}
+
+/// The routes and overrides of a ServiceProfile in the one form of routes.
+struct Lowered {
+    meta: Arc<ResourceRef>,
+    /// `name:port` of the service.
+    authority: Arc<str>,
+    budget: Option<BudgetPolicy>,
+    http: RouteTable<OutboundRule>,
+    /// The overrides, where there are any.
+    opaque: Option<Distribution>,
+}
+
+impl Lowered {
+    /// `None` for a profile that has neither routes nor overrides.
+    fn of(profile: &Profile, port: u16) -> Option<Self> {
+        let name = profile.fully_qualified_name.as_ref()?;
+        if profile.routes.is_empty() && profile.overrides.is_empty() {
+            return None;
+        }
+        let meta = Arc::new(ResourceRef::of_default("serviceprofile"));
+        let authority: Arc<str> = format!("{name}:{port}").into();
+        let overrides = overrides(profile, &meta);
+        let backends = overrides
+            .clone()
+            .unwrap_or_else(|| Distribution::FirstAvailable(vec![balanced(&meta, &authority)]));
+        let everything = OutboundRule {
+            filters: canonical(&authority).into_iter().collect(),
+            ..OutboundRule::to(backends)
+        };
+        let budget = profile.budget;
+        let mut rules: Vec<_> = profile
+            .routes
+            .iter()
+            .map(|route| route.rule(&everything, budget.is_some()))
+            .collect();
+        rules.push(Rule {
+            matches: Vec::new(),
+            then: everything,
+        });
+        let route = Route {
+            meta: meta.clone(),
+            hosts: Vec::new(),
+            rules,
+        };
+        Some(Self {
+            meta,
+            authority,
+            budget,
+            http: RouteTable { routes: vec![route] },
+            opaque: overrides,
+        })
+    }
+
+    /// The policy with these routes in place of its own.
+    fn replace(self, mut policy: OutboundPolicy) -> OutboundPolicy {
+        let opaque = |route: OpaqueRoute| match &self.opaque {
+            Some(overrides) => OpaqueRoute {
+                meta: self.meta.clone(),
+                action: OpaqueAction::Forward(overrides.clone()),
+            },
+            None => route,
+        };
+        let protocol = match policy.protocol {
+            OutboundProtocol::Opaque(route) => OutboundProtocol::Opaque(opaque(route)),
+            OutboundProtocol::Tls(_) | OutboundProtocol::Invalid(_) => return policy,
+            OutboundProtocol::Detect { opaque: route, .. } => OutboundProtocol::Detect {
+                http1: self.http.clone(),
+                http2: self.http,
+                opaque: opaque(route),
+            },
+            OutboundProtocol::Http1(_) => OutboundProtocol::Http1(self.http),
+            OutboundProtocol::Http2(_) | OutboundProtocol::Grpc(_) => OutboundProtocol::Http2(self.http),
+        };
+        policy.protocol = protocol;
+        policy.authority = self.authority;
+        policy.budget = self.budget;
+        policy
+    }
+}
+
+impl ProfileRoute {
+    fn rule(&self, everything: &OutboundRule, has_budget: bool) -> Rule<OutboundRule> {
+        let retry = RetryPolicy {
+            on: RetryOn::Failures,
+            max_retries: MAX_RETRIES,
+            max_request_bytes: MAX_REQUEST_BYTES,
+            per_try: None,
+            backoff: None,
+        };
+        Rule {
+            matches: vec![RequestMatch {
+                condition: Some(self.condition.clone()),
+                ..RequestMatch::default()
+            }],
+            then: OutboundRule {
+                timeouts: Timeouts {
+                    headers: self.timeout,
+                    ..Timeouts::default()
+                },
+                retry: (self.retryable && has_budget).then_some(retry),
+                classes: self.classes.clone(),
+                labels: self.labels.clone(),
+                ..everything.clone()
+            },
+        }
+    }
+}
+
+fn overrides(profile: &Profile, meta: &Arc<ResourceRef>) -> Option<Distribution> {
+    let weighted: Vec<_> = profile
+        .overrides
+        .iter()
+        .filter(|o| o.weight > 0)
+        .map(|o| (balanced(meta, &o.authority), o.weight))
+        .collect();
+    (!weighted.is_empty()).then_some(Distribution::RandomAvailable(weighted))
+}
+
+fn balanced(meta: &Arc<ResourceRef>, path: &Arc<str>) -> Arc<Backend> {
+    let dispatch = Dispatch::Balance {
+        path: path.clone(),
+        load: LoadParams::default(),
+        breaker: None,
+    };
+    Arc::new(Backend::new(meta.clone(), dispatch))
+}
+
+/// Tells the proxy beside the server which service was meant.
+fn canonical(authority: &str) -> Option<Filter> {
+    let value = HeaderValue::from_str(authority).ok()?;
+    Some(Filter::RequestHeaders(HeaderEdits {
+        set: vec![(DST_CANONICAL, value)],
+        ..HeaderEdits::default()
+    }))
 }
 
 #[cfg(test)]

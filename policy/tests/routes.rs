@@ -193,6 +193,7 @@ fn request_match() -> impl Strategy<Value = RequestMatch> {
             headers,
             query,
             method,
+            condition: None,
         })
 }
 

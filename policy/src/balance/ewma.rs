@@ -23,6 +23,10 @@ pub struct PeakEwma {
     updated: Duration,
     /// Time constant of the decay, seconds.
     decay: f64,
+    /// The same after a penalty.
+    penalty_decay: f64,
+    /// Whether the average is a penalty, not a measurement.
+    penalised: bool,
 }
 
 impl PeakEwma {
@@ -32,6 +36,12 @@ impl PeakEwma {
             average: params.default_rtt.as_secs_f64().max(SEED_FLOOR),
             updated: now,
             decay: params.decay.as_secs_f64().max(FLOOR),
+            penalty_decay: params
+                .penalty
+                .map_or(params.decay, |penalty| penalty.decay)
+                .as_secs_f64()
+                .max(FLOOR),
+            penalised: false,
         }
     }
 
@@ -39,11 +49,24 @@ impl PeakEwma {
     pub fn observe(&mut self, rtt: Duration, now: Duration) {
         let rtt = rtt.as_secs_f64();
         self.average = if rtt >= self.average {
+            self.penalised = false;
             rtt
         } else {
             let old = self.weight(now);
             self.average * old + rtt * (1.0 - old)
         };
+        self.updated = self.updated.max(now);
+    }
+
+    /// Learns of a failed response, which counts as one that took this long ([`super::penalty`]). The estimate is never
+    /// lowered by it.
+    pub fn penalise(&mut self, penalty: Duration, now: Duration) {
+        let penalty = penalty.as_secs_f64();
+        let estimate = self.estimate(now);
+        if penalty > estimate {
+            self.penalised = true;
+        }
+        self.average = estimate.max(penalty);
         self.updated = self.updated.max(now);
     }
 
@@ -59,19 +82,28 @@ impl PeakEwma {
 
     /// What is left of the weight of the last measurement, 0 to 1.
     fn weight(&self, now: Duration) -> f64 {
-        (-now.saturating_sub(self.updated).as_secs_f64() / self.decay).exp()
+        let decay = if self.penalised {
+            self.penalty_decay
+        } else {
+            self.decay
+        };
+        (-now.saturating_sub(self.updated).as_secs_f64() / decay).exp()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outbound::PenaltyParams;
 
     const START: Duration = Duration::from_secs(100);
 
     fn ewma(default_rtt: Duration) -> PeakEwma {
-        let decay = Duration::from_secs(10);
-        PeakEwma::new(LoadParams { default_rtt, decay }, START)
+        let params = LoadParams {
+            default_rtt,
+            ..LoadParams::default()
+        };
+        PeakEwma::new(params, START)
     }
 
     #[test]
@@ -115,10 +147,31 @@ mod tests {
         let params = LoadParams {
             default_rtt: Duration::ZERO,
             decay: Duration::ZERO,
+            penalty: None,
         };
         let mut ewma = PeakEwma::new(params, START);
         ewma.observe(Duration::from_millis(5), Duration::ZERO);
         assert_eq!(ewma.estimate(Duration::ZERO), 5e-3);
         assert!(ewma.estimate(START + Duration::from_secs(1)).is_finite());
+    }
+
+    #[test]
+    fn a_penalty_raises_the_estimate_never_lowers_it_and_decays_at_its_own_pace() {
+        let penalty = PenaltyParams {
+            decay: Duration::from_secs(1),
+            ..PenaltyParams::default()
+        };
+        let params = LoadParams {
+            penalty: Some(penalty),
+            ..LoadParams::default()
+        };
+        let mut ewma = PeakEwma::new(params, START);
+        ewma.penalise(Duration::from_secs(5), START);
+        ewma.penalise(Duration::from_secs(1), START);
+        assert_eq!(ewma.estimate(START), 5.0);
+        let later = START + Duration::from_secs(1);
+        assert!((ewma.estimate(later) - 5.0 / std::f64::consts::E).abs() < 1e-9);
+        ewma.observe(Duration::from_secs(9), later);
+        assert!((ewma.estimate(later + Duration::from_secs(10)) - 9.0 / std::f64::consts::E).abs() < 1e-9);
     }
 }

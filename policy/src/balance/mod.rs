@@ -2,3 +2,4 @@
 
 pub mod ewma;
 pub mod p2c;
+pub mod penalty;

@@ -43,6 +43,77 @@ fn scan(len: usize, rng: &mut fastrand::Rng, load: impl Fn(usize) -> Option<f64>
     Some(lower(sample[0], sample[1]))
 }
 
+/// The weights of endpoints, ready to draw from. Only for weights that differ: [`choose`] is cheaper without.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// The sum of the weights up to and with each endpoint's.
+    sums: Vec<u64>,
+}
+
+impl Weights {
+    /// `None` when all weights are the same, or all zero.
+    pub fn new(weights: impl IntoIterator<Item = u32>) -> Option<Self> {
+        let mut sum = 0;
+        let sums: Vec<u64> = weights
+            .into_iter()
+            .map(|weight| {
+                sum += u64::from(weight);
+                sum
+            })
+            .collect();
+        let weights = Self { sums };
+        let first = weights.of(0);
+        (1..weights.sums.len())
+            .any(|i| weights.of(i) != first)
+            .then_some(weights)
+    }
+
+    /// Draws two endpoints by weight, perhaps the same twice, and picks the one with the lower load for its weight.
+    /// Those of weight zero are picked only where no other is ready.
+    ///
+    /// `load` as for [`choose`]. The cost grows with the logarithm of their number, while most are ready.
+    pub fn choose(&self, rng: &mut fastrand::Rng, load: impl Fn(usize) -> Option<f64>) -> Option<usize> {
+        let total = self.sums.last().copied().filter(|total| *total > 0)?;
+        let relative = |i| load(i).map(|load| (i, load / self.of(i) as f64));
+        for _ in 0..TRIES {
+            let mut draw = || self.sums.partition_point(|sum| *sum <= rng.u64(..total));
+            if let (Some(a), Some(b)) = (relative(draw()), relative(draw())) {
+                return Some(lower(a, b));
+            }
+        }
+        self.scan(rng, &load)
+    }
+
+    fn scan(&self, rng: &mut fastrand::Rng, load: impl Fn(usize) -> Option<f64>) -> Option<usize> {
+        let ready: Vec<_> = (0..self.sums.len())
+            .filter_map(|i| Some((i, load(i)?, self.of(i))))
+            .collect();
+        let total: u64 = ready.iter().map(|(.., weight)| weight).sum();
+        if total == 0 {
+            return choose(ready.len(), rng, |i| Some(ready[i].1)).map(|i| ready[i].0);
+        }
+        let mut draw = || {
+            let mut point = rng.u64(..total);
+            let drawn = ready
+                .iter()
+                .find(|(.., weight)| match point.checked_sub(*weight) {
+                    Some(left) => {
+                        point = left;
+                        false
+                    }
+                    None => true,
+                });
+            drawn.map(|(i, load, weight)| (*i, load / *weight as f64))
+        };
+        Some(lower(draw()?, draw()?))
+    }
+
+    fn of(&self, i: usize) -> u64 {
+        let before = i.checked_sub(1).map_or(0, |before| self.sums[before]);
+        self.sums.get(i).map_or(0, |sum| sum - before)
+    }
+}
+
 fn lower(a: (usize, f64), b: (usize, f64)) -> usize {
     match a.1.total_cmp(&b.1) {
         Ordering::Greater => b.0,
@@ -102,5 +173,42 @@ mod tests {
         let counts = counts(&loads);
         assert!(counts.is_sorted_by(|a, b| a > b), "{counts:?}");
         assert_eq!(counts[9], 0);
+    }
+
+    fn weighted(weights: &[u32], loads: &[Option<f64>]) -> Vec<usize> {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let weights = Weights::new(weights.iter().copied()).unwrap();
+        let mut counts = vec![0; loads.len()];
+        for _ in 0..10_000 {
+            if let Some(i) = weights.choose(&mut rng, |i| loads[i]) {
+                counts[i] += 1;
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn weights_that_do_not_differ_are_none() {
+        for same in [&[][..], &[7], &[5, 5, 5], &[0, 0]] {
+            assert!(Weights::new(same.iter().copied()).is_none(), "{same:?}");
+        }
+    }
+
+    #[test]
+    fn with_loads_in_proportion_weights_decide() {
+        let counts = weighted(&[90, 10], &[Some(90.0), Some(10.0)]);
+        assert!((8800..9200).contains(&counts[0]), "{counts:?}");
+        let idle = weighted(&[3, 1, 0], &[Some(1.0), Some(1.0), Some(0.0)]);
+        assert!(idle[0] > 9000 && idle[1] > 500 && idle[2] == 0, "{idle:?}");
+    }
+
+    #[test]
+    fn weights_draw_only_from_those_that_are_ready() {
+        assert_eq!(
+            weighted(&[1000, 1, 0], &[None, Some(1.0), Some(1.0)]),
+            [0, 10_000, 0]
+        );
+        assert_eq!(weighted(&[1000, 1, 0], &[None, None, Some(1.0)]), [0, 0, 10_000]);
+        assert_eq!(weighted(&[1000, 1], &[None, None]), [0, 0]);
     }
 }

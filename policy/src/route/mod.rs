@@ -1,5 +1,8 @@
 //! Routes: which rule a request takes, the most specific match winning (Gateway API HTTPRouteRule precedence).
 
+pub mod condition;
+pub mod distribute;
+pub mod filter;
 pub mod header;
 pub mod host;
 pub mod path;
@@ -47,6 +50,15 @@ pub struct Found<'a, R> {
     pub meta: &'a Arc<ResourceRef>,
     /// What happens to the request.
     pub then: &'a R,
+    /// The closest of the rule's matches; `None` where the rule takes every request.
+    pub matched: Option<&'a RequestMatch>,
+}
+
+impl<R> Found<'_, R> {
+    /// The length of the path prefix that matched, in bytes; `None` where the path was matched in another way.
+    pub fn prefix(&self) -> Option<usize> {
+        self.matched.map_or(Some(0), RequestMatch::prefix)
+    }
 }
 
 impl<R> RouteTable<R> {
@@ -63,6 +75,7 @@ impl<R> RouteTable<R> {
             return Some(Found {
                 meta,
                 then: &rule.then,
+                matched: None,
             });
         }
         let host = host::of_authority(head.host);
@@ -75,19 +88,17 @@ impl<R> RouteTable<R> {
                 continue;
             }
             for rule in &route.rules {
-                let Some(by_request) = rule.specificity(head) else {
+                let Some((by_request, matched)) = rule.closest(head) else {
                     continue;
                 };
                 let specificity = (by_host, by_request);
                 if best.as_ref().is_none_or(|(best, _)| specificity > *best) {
-                    let meta = &route.meta;
-                    best = Some((
-                        specificity,
-                        Found {
-                            meta,
-                            then: &rule.then,
-                        },
-                    ));
+                    let found = Found {
+                        meta: &route.meta,
+                        then: &rule.then,
+                        matched,
+                    };
+                    best = Some((specificity, found));
                 }
             }
         }
@@ -137,12 +148,20 @@ impl<R> RouteTable<R> {
 }
 
 impl<R> Rule<R> {
-    /// The closest of the rule's matches; `None` when it has some and none applies.
-    fn specificity(&self, head: &Head<'_>) -> Option<RequestSpecificity> {
+    /// The closest of the rule's matches, the first of equals; `None` when it has some and none applies.
+    fn closest(&self, head: &Head<'_>) -> Option<(RequestSpecificity, Option<&RequestMatch>)> {
         if self.matches.is_empty() {
-            return Some(RequestSpecificity::default());
+            return Some((RequestSpecificity::default(), None));
         }
-        self.matches.iter().filter_map(|m| m.specificity(head)).max()
+        let mut closest = None;
+        for one in &self.matches {
+            if let Some(specificity) = one.specificity(head)
+                && closest.is_none_or(|(best, _)| specificity > best)
+            {
+                closest = Some((specificity, Some(one)));
+            }
+        }
+        closest
     }
 }
 
@@ -240,5 +259,39 @@ mod tests {
     #[test]
     fn an_empty_table_finds_nothing() {
         assert_eq!(find(&RouteTable { routes: vec![] }, "web", "/"), None);
+    }
+
+    #[test]
+    fn the_prefix_that_matched_is_known() {
+        let table = |path: Option<PathMatch>| {
+            let one = RequestMatch {
+                path,
+                ..RequestMatch::default()
+            };
+            RouteTable {
+                routes: vec![Route {
+                    rules: vec![Rule {
+                        matches: vec![one],
+                        then: (),
+                    }],
+                    meta: Arc::new(ResourceRef::of_default("test")),
+                    hosts: vec![],
+                }],
+            }
+        };
+        let headers = HeaderMap::new();
+        let head = Head {
+            host: "",
+            method: &Method::GET,
+            path: "/a/b",
+            query: None,
+            headers: &headers,
+        };
+        let prefix = |path| table(path).find(&head).unwrap().prefix();
+        assert_eq!(prefix(Some(PathMatch::Prefix("/a/".into()))), Some(2));
+        assert_eq!(prefix(Some(PathMatch::Exact("/a/b".into()))), None);
+        assert_eq!(prefix(None), Some(0));
+        let all = RouteTable::catch_all(Arc::new(ResourceRef::of_default("test")), ());
+        assert_eq!(all.find(&head).unwrap().prefix(), Some(0));
     }
 }

@@ -38,6 +38,14 @@ impl PathMatch {
             Self::Regex(pattern) => pattern.matches(path.as_bytes()).then_some(path.len()),
         }
     }
+
+    /// The length of the prefix without its trailing slashes, in bytes.
+    pub fn prefix(&self) -> Option<usize> {
+        match self {
+            Self::Prefix(prefix) => Some(prefix.trim_end_matches('/').len()),
+            Self::Exact(_) | Self::Regex(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]

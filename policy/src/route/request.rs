@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
+use crate::route::condition::Condition;
 use crate::route::header::{HeaderMatch, QueryMatch};
 use crate::route::path::PathMatch;
 
@@ -35,6 +36,8 @@ pub struct RequestMatch {
     pub query: Vec<QueryMatch>,
     /// The method.
     pub method: Option<Method>,
+    /// The condition of a ServiceProfile route. It makes a match no closer, so that of several the first listed wins.
+    pub condition: Option<Condition>,
 }
 
 /// A gRPC method; an absent or empty part matches all.
@@ -69,7 +72,8 @@ impl RequestMatch {
             .map_or(Some((0, 0)), |rpc| rpc.specificity(head))?;
         let query = head.query.unwrap_or_default();
         let all = self.headers.iter().all(|h| h.matches(head.headers))
-            && self.query.iter().all(|q| q.matches(query));
+            && self.query.iter().all(|q| q.matches(query))
+            && self.condition.as_ref().is_none_or(|c| c.holds(head));
         all.then_some(RequestSpecificity {
             path,
             rpc,
@@ -77,6 +81,14 @@ impl RequestMatch {
             query: self.query.len(),
             method: self.method.is_some(),
         })
+    }
+
+    /// The length of the path prefix that this matches; `None` when it matches paths in another way.
+    pub fn prefix(&self) -> Option<usize> {
+        match &self.path {
+            None => (self.rpc.is_none() && self.condition.is_none()).then_some(0),
+            Some(path) => path.prefix(),
+        }
     }
 }
 
