@@ -216,13 +216,8 @@ async fn answer(_request: Request<Incoming>) -> Result<Response<Full<Bytes>>, In
 /// Everything goes to one endpoint.
 fn policy(addr: SocketAddr, version: Version) -> Live<OutboundPolicy> {
     let meta = Arc::new(ResourceRef::of_default("bench"));
-    let backend = Backend {
-        meta: meta.clone(),
-        dispatch: Dispatch::Forward(Endpoint::bare(addr)),
-    };
-    let rule = OutboundRule {
-        backends: Ok(Distribution::FirstAvailable(vec![Arc::new(backend)])),
-    };
+    let backend = Backend::new(meta.clone(), Dispatch::Forward(Endpoint::bare(addr)));
+    let rule = OutboundRule::to(Distribution::FirstAvailable(vec![Arc::new(backend)]));
     let routes = RouteTable::catch_all(meta.clone(), rule);
     Live::fixed(OutboundPolicy {
         parent: meta,
@@ -231,6 +226,7 @@ fn policy(addr: SocketAddr, version: Version) -> Live<OutboundPolicy> {
             _ => OutboundProtocol::Http1(routes),
         },
         authority: NAME.into(),
+        budget: None,
     })
 }
 

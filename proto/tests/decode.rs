@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_policy::Unsupported;
+use outrigger_policy::breaker::Accrual;
+use outrigger_policy::budget::BudgetPolicy;
 use outrigger_policy::endpoint::Endpoint;
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
 use outrigger_policy::name::ResourceRef;
 use outrigger_policy::outbound::{
     Backend, Dispatch, Distribution, LoadParams, OpaqueAction, OpaqueRoute, OutboundPolicy, OutboundProtocol,
-    OutboundRule,
+    OutboundRule, PenaltyParams,
 };
 use outrigger_policy::route::RouteTable;
+use outrigger_proto::decode::DecodeError;
 use outrigger_proto::destination::{self, WeightedAddr};
-use outrigger_proto::http_route::{HttpFailureInjector, PathMatch, Timeouts, path_match};
+use outrigger_proto::http_route::{HttpFailureInjector, PathMatch, RequestRedirect, Timeouts, path_match};
 use outrigger_proto::inbound::{self, Server};
 use outrigger_proto::meta::{self, Metadata};
 use outrigger_proto::outbound::proxy_protocol::Kind;
@@ -211,29 +214,120 @@ mod endpoints {
 
 mod profiles {
     use super::*;
+    use outrigger_proto::destination::request_match::Match;
 
     #[test]
-    fn a_budget_and_references_alone_ask_for_nothing() {
+    fn references_alone_ask_for_nothing() {
         let parent = ResourceRef::of_default("web");
-        let message = encode::endpoint::profile(&Default::default(), Some(&parent), Some(&parent));
-        assert!(message.retry_budget.is_some());
-        assert_eq!(decode::outbound::profile(message).unwrap(), Default::default());
+        let message = encode::profile::profile(&Default::default(), Some(&parent), Some(&parent));
+        assert_eq!(decode::profile::profile(message).unwrap(), Default::default());
+    }
+
+    fn refused(change: impl FnOnce(&mut destination::DestinationProfile)) -> String {
+        let mut message = destination::DestinationProfile::default();
+        change(&mut message);
+        let error = decode::profile::profile(message).unwrap_err();
+        error.field().to_owned()
+    }
+
+    fn condition(one: Option<Match>) -> Option<destination::RequestMatch> {
+        Some(destination::RequestMatch { r#match: one })
+    }
+
+    fn route(one: Option<Match>) -> destination::Route {
+        destination::Route {
+            condition: condition(one),
+            ..Default::default()
+        }
+    }
+
+    fn path(regex: &str) -> Match {
+        Match::Path(destination::PathMatch { regex: regex.into() })
     }
 
     #[test]
-    fn routes_and_overrides_are_unsupported() {
-        let routes = destination::DestinationProfile {
+    fn a_route_without_a_condition_makes_the_profile_unsupported() {
+        let message = destination::DestinationProfile {
             routes: vec![Default::default()],
             ..Default::default()
         };
-        let overrides = destination::DestinationProfile {
-            dst_overrides: vec![Default::default()],
+        let Unsupported(why) = decode::profile::profile(message).unwrap().unsupported.unwrap();
+        assert!(why.contains("route without a condition"), "{why}");
+    }
+
+    #[test]
+    fn a_broken_profile_is_an_error_that_names_the_field() {
+        let not = Match::Not(Box::new(condition(None).unwrap()));
+        let status = |min, max| destination::ResponseClass {
+            condition: Some(destination::ResponseMatch {
+                r#match: Some(destination::response_match::Match::Status(
+                    destination::HttpStatusRange { min, max },
+                )),
+            }),
+            is_failure: true,
+        };
+        let classes = |class| destination::Route {
+            response_classes: vec![class],
+            ..route(Some(path("/")))
+        };
+        for (field, broken) in [
+            ("routes[0].condition.match", route(None)),
+            ("routes[0].condition.not.match", route(Some(not))),
+            ("routes[0].condition.path.regex", route(Some(path("(")))),
+            (
+                "routes[0].response_classes[0].condition",
+                classes(Default::default()),
+            ),
+            (
+                "routes[0].response_classes[0].condition.status",
+                classes(status(500, 499)),
+            ),
+            (
+                "routes[0].response_classes[0].condition.status",
+                classes(status(700, 0)),
+            ),
+        ] {
+            assert_eq!(refused(|p| p.routes.push(broken)), field);
+        }
+        let dst = destination::WeightedDst {
+            authority: "web".into(),
             ..Default::default()
         };
-        for (message, field) in [(routes, "routes"), (overrides, "dst_overrides")] {
-            let Unsupported(why) = decode::outbound::profile(message).unwrap().unsupported.unwrap();
-            assert!(why.contains(field) && why.contains("remove"), "{why}");
-        }
+        assert_eq!(
+            refused(|p| p.dst_overrides.push(dst)),
+            "dst_overrides[0].authority"
+        );
+        let budget = |retry_ratio, ttl| {
+            Some(destination::RetryBudget {
+                retry_ratio,
+                min_retries_per_second: 1,
+                ttl,
+            })
+        };
+        assert_eq!(
+            refused(|p| p.retry_budget = budget(0.2, None)),
+            "retry_budget.ttl"
+        );
+        let negative = budget(-1.0, some_duration());
+        assert_eq!(refused(|p| p.retry_budget = negative), "retry_budget.retry_ratio");
+    }
+
+    #[test]
+    fn more_conditions_or_patterns_than_the_limits_are_refused() {
+        let nested = |one: Match, count| {
+            let matches = vec![condition(Some(one)).unwrap(); count];
+            route(Some(Match::Any(destination::request_match::Seq { matches })))
+        };
+        let all = Match::All(Default::default());
+        assert_eq!(
+            refused(|p| p.routes.push(nested(all, 10_000))),
+            "routes.condition"
+        );
+        let patterns = nested(path("/"), decode::MAX_PATTERNS + 1);
+        assert_eq!(
+            refused(|p| p.routes.push(patterns)),
+            "routes.condition.path.regex"
+        );
     }
 }
 
@@ -244,11 +338,9 @@ mod outbound_policies {
         let dispatch = Dispatch::Balance {
             path: "web.demo.svc.cluster.local:80".into(),
             load: LoadParams::default(),
+            breaker: None,
         };
-        Arc::new(Backend {
-            meta: Arc::new(ResourceRef::of_default("web")),
-            dispatch,
-        })
+        Arc::new(Backend::new(Arc::new(ResourceRef::of_default("web")), dispatch))
     }
 
     fn message(protocol: OutboundProtocol) -> outbound::OutboundPolicy {
@@ -257,14 +349,13 @@ mod outbound_policies {
             parent,
             protocol,
             authority: "".into(),
+            budget: None,
         })
         .unwrap()
     }
 
     fn http() -> outbound::OutboundPolicy {
-        let rule = OutboundRule {
-            backends: Ok(Distribution::FirstAvailable(vec![backend()])),
-        };
+        let rule = OutboundRule::to(Distribution::FirstAvailable(vec![backend()]));
         let mut message = message(OutboundProtocol::Http1(RouteTable::catch_all(
             backend().meta.clone(),
             rule,
@@ -286,11 +377,15 @@ mod outbound_policies {
         message
     }
 
-    fn rule(message: outbound::OutboundPolicy) -> Result<Distribution, Unsupported> {
-        match decode::outbound::policy(message).unwrap().protocol {
-            OutboundProtocol::Http1(table) => table.routes[0].rules[0].then.backends.clone(),
+    fn decoded(message: outbound::OutboundPolicy) -> Result<OutboundRule, DecodeError> {
+        match decode::outbound::policy(message)?.protocol {
+            OutboundProtocol::Http1(table) => Ok(table.routes[0].rules[0].then.clone()),
             other => panic!("{other:?}"),
         }
+    }
+
+    fn rule(message: outbound::OutboundPolicy) -> Result<Distribution, Unsupported> {
+        decoded(message).unwrap().backends
     }
 
     fn first(rule: &mut http_route::Rule) -> &mut http_route::RouteBackend {
@@ -300,11 +395,27 @@ mod outbound_policies {
         }
     }
 
+    fn filter(kind: http_route::filter::Kind) -> http_route::Filter {
+        http_route::Filter { kind: Some(kind) }
+    }
+
+    fn fault(status: u32) -> http_route::Filter {
+        filter(http_route::filter::Kind::FailureInjector(HttpFailureInjector {
+            status,
+            ..Default::default()
+        }))
+    }
+
+    fn edit(name: &str) -> http_route::Filter {
+        let edits = outrigger_proto::http_route::RequestHeaderModifier {
+            remove: vec![name.into()],
+            ..Default::default()
+        };
+        filter(http_route::filter::Kind::RequestHeaderModifier(edits))
+    }
+
     #[test]
-    fn what_is_not_enforced_makes_its_rule_unsupported_and_names_the_route() {
-        let fault = http_route::filter::Kind::FailureInjector(HttpFailureInjector::default());
-        let fault = http_route::Filter { kind: Some(fault) };
-        let unknown = http_route::Filter { kind: None };
+    fn what_is_not_enforced_refuses_its_rule_and_names_the_route() {
         let retry = http_route::Retry {
             max_retries: 1,
             ..Default::default()
@@ -314,10 +425,17 @@ mod outbound_policies {
             ..Default::default()
         };
         let refused = [
-            ("failure_injector", changed(|r| r.filters.push(fault.clone()))),
-            ("unknown kind", changed(|r| r.filters.push(unknown))),
-            ("timeouts", changed(|r| r.request_timeout = some_duration())),
-            ("timeouts", changed(|r| r.timeouts = Some(timeouts))),
+            ("failure_injector", changed(|r| r.filters.push(fault(500)))),
+            (
+                "unknown kind",
+                changed(|r| r.filters.push(http_route::Filter { kind: None })),
+            ),
+            (
+                "transfer-encoding",
+                changed(|r| r.filters.push(edit("Transfer-Encoding"))),
+            ),
+            ("timeout", changed(|r| r.request_timeout = some_duration())),
+            ("timeout", changed(|r| r.timeouts = Some(timeouts))),
             ("retry", changed(|r| r.retry = Some(retry))),
             (
                 "allow_l5d_request_headers",
@@ -327,18 +445,37 @@ mod outbound_policies {
                 "backends.requestTimeout",
                 changed(|r| first(r).request_timeout = some_duration()),
             ),
+            ("failure_injector", changed(|r| first(r).filters.push(fault(500)))),
             (
-                "backends.filters",
-                changed(|r| first(r).filters.push(fault.clone())),
+                "delay",
+                changed(|r| {
+                    r.delays.push(outbound::Delay {
+                        duration: some_duration(),
+                        ratio: None,
+                    })
+                }),
+            ),
+            (
+                "mirror",
+                changed(|r| {
+                    let backend = first(r).backend.clone();
+                    r.mirrors.push(outbound::Mirror { backend, ratio: None });
+                }),
             ),
         ];
+        let route = ResourceRef {
+            kind: "HTTPRoute".into(),
+            namespace: "demo".into(),
+            ..ResourceRef::of_default("split")
+        };
         for (field, message) in refused {
-            let why = rule(message).unwrap_err().to_string();
+            let why = decoded(message).unwrap().unenforced(&route).unwrap().to_string();
             assert!(
                 why.contains("HTTPRoute.demo.split") && why.contains(field),
                 "{why}"
             );
         }
+        assert_eq!(decoded(http()).unwrap().unenforced(&route), None);
     }
 
     #[test]
@@ -357,21 +494,165 @@ mod outbound_policies {
             });
             first(r).request_timeout = zero;
         });
-        assert!(matches!(rule(message), Ok(Distribution::FirstAvailable(_))));
+        assert_eq!(decoded(message), decoded(http()));
     }
 
     #[test]
-    fn failure_accrual_concerns_the_whole_policy() {
-        let mut message = http();
-        let kind = outbound::failure_accrual::Kind::ConsecutiveFailures(Default::default());
-        http1(&mut message).failure_accrual = Some(outbound::FailureAccrual {
-            ejection: None,
-            kind: Some(kind),
-        });
-        let OutboundProtocol::Invalid(why) = decode::outbound::policy(message).unwrap().protocol else {
-            panic!("not invalid");
+    fn the_older_request_timeout_stands_in_for_the_newer() {
+        let both = |newer: Option<prost_types::Duration>| {
+            let message = changed(|r| {
+                r.request_timeout = some_duration();
+                r.timeouts = Some(Timeouts {
+                    request: newer,
+                    ..Default::default()
+                });
+            });
+            decoded(message).unwrap().timeouts.request.unwrap().as_secs()
         };
+        assert_eq!(both(None), 1);
+        assert_eq!(both(Some(prost_types::Duration { seconds: 7, nanos: 0 })), 7);
+    }
+
+    fn consecutive(max_failures: u32) -> Option<outbound::FailureAccrual> {
+        let backoff = outbound::ExponentialBackoff {
+            min_backoff: some_duration(),
+            max_backoff: some_duration(),
+            ..Default::default()
+        };
+        let consecutive = outbound::failure_accrual::ConsecutiveFailures {
+            max_failures,
+            backoff: Some(backoff),
+        };
+        Some(outbound::FailureAccrual {
+            ejection: None,
+            kind: Some(outbound::failure_accrual::Kind::ConsecutiveFailures(consecutive)),
+        })
+    }
+
+    fn breakers(distribution: &Distribution) -> Vec<Option<Accrual>> {
+        let breaker = |backend: &Arc<Backend>| match &backend.dispatch {
+            Dispatch::Balance { breaker, .. } => breaker.map(|b| b.accrual),
+            other => panic!("{other:?}"),
+        };
+        distribution.backends().map(breaker).collect()
+    }
+
+    #[test]
+    fn failure_accrual_is_for_every_backend_and_refused_there() {
+        let mut message = http();
+        http1(&mut message).failure_accrual = consecutive(7);
+        let rule = decoded(message).unwrap();
+        assert_eq!(
+            breakers(rule.backends.as_ref().unwrap()),
+            [Some(Accrual::Consecutive(7))]
+        );
+        let why = rule.unenforced(&ResourceRef::of_default("x")).unwrap();
         assert!(why.0.contains("failure_accrual"), "{why}");
+    }
+
+    #[test]
+    fn what_shuts_endpoints_for_http_shuts_them_for_bytes_too() {
+        let forward = |b: &Arc<Backend>| Distribution::FirstAvailable(vec![b.clone()]);
+        let table = RouteTable::catch_all(backend().meta.clone(), OutboundRule::to(forward(&backend())));
+        let mut message = message(OutboundProtocol::Detect {
+            http1: table.clone(),
+            http2: table,
+            opaque: OpaqueRoute {
+                meta: backend().meta.clone(),
+                action: OpaqueAction::Forward(forward(&backend())),
+            },
+        });
+        let Some(Kind::Detect(detect)) = &mut message.protocol.as_mut().unwrap().kind else {
+            panic!("not detected");
+        };
+        detect.http1.as_mut().unwrap().failure_accrual = consecutive(7);
+        let OutboundProtocol::Detect { opaque, .. } = decode::outbound::policy(message).unwrap().protocol
+        else {
+            panic!("not detected");
+        };
+        let OpaqueAction::Forward(distribution) = &opaque.action else {
+            panic!("{opaque:?}");
+        };
+        assert_eq!(breakers(distribution), [Some(Accrual::Consecutive(7))]);
+        assert!(opaque.unenforced().unwrap().0.contains("failure_accrual"));
+    }
+
+    #[test]
+    fn broken_traffic_management_is_an_error_that_names_the_field() {
+        let at = |e: DecodeError| {
+            let field = e.field().strip_prefix("protocol.http1.routes[0].rules[0].");
+            field.unwrap_or(e.field()).to_owned()
+        };
+        let retry = |change: fn(&mut http_route::Retry)| {
+            let mut retry = http_route::Retry {
+                max_retries: 1,
+                ..Default::default()
+            };
+            change(&mut retry);
+            at(decoded(changed(|r| r.retry = Some(retry))).unwrap_err())
+        };
+        assert_eq!(
+            retry(|r| r.backoff = Some(Default::default())),
+            "retry.backoff.min_backoff"
+        );
+        let ranges = "retry.conditions.status_ranges[0].start";
+        assert_eq!(
+            retry(|r| {
+                let range = http_route::retry::conditions::StatusRange { start: 5, end: 4 };
+                let status_ranges = vec![range];
+                r.conditions = Some(http_route::retry::Conditions { status_ranges });
+            }),
+            ranges
+        );
+        let filtered = |filter| at(decoded(changed(|r| r.filters.push(filter))).unwrap_err());
+        assert_eq!(filtered(fault(101)), "filters[0].failure_injector.status");
+        assert_eq!(
+            filtered(edit("a b")),
+            "filters[0].request_header_modifier.remove[0].name"
+        );
+        let redirect = |change: fn(&mut RequestRedirect)| {
+            let mut redirect = RequestRedirect::default();
+            change(&mut redirect);
+            filtered(filter(http_route::filter::Kind::Redirect(redirect)))
+        };
+        assert_eq!(redirect(|r| r.host = "a:1".into()), "filters[0].redirect.host");
+        assert_eq!(redirect(|r| r.host = "a/b".into()), "filters[0].redirect.host");
+        assert_eq!(redirect(|r| r.port = 65_536), "filters[0].redirect.port");
+        assert_eq!(redirect(|r| r.status = 200), "filters[0].redirect.status");
+        assert_eq!(
+            redirect(|r| r.path = Some(Default::default())),
+            "filters[0].redirect.path.replace"
+        );
+        let mut message = http();
+        http1(&mut message).failure_accrual = consecutive(7);
+        let Some(outbound::failure_accrual::Kind::ConsecutiveFailures(c)) =
+            &mut http1(&mut message).failure_accrual.as_mut().unwrap().kind
+        else {
+            panic!("no accrual");
+        };
+        c.backoff = None;
+        assert_eq!(
+            at(decoded(message).unwrap_err()),
+            "protocol.http1.failure_accrual.backoff"
+        );
+        let mirrors = changed(|r| {
+            let backend = first(r).backend.clone();
+            r.mirrors = vec![outbound::Mirror { backend, ratio: None }; decode::outbound::MAX_MIRRORS + 1];
+        });
+        assert_eq!(at(decoded(mirrors).unwrap_err()), "mirrors");
+    }
+
+    #[test]
+    fn a_budget_that_is_absent_is_the_default_and_an_empty_one_is_none() {
+        let budget = |retry_budget| {
+            let message = outbound::OutboundPolicy {
+                retry_budget,
+                ..http()
+            };
+            decode::outbound::policy(message).unwrap().budget
+        };
+        assert_eq!(budget(None), Some(BudgetPolicy::default()));
+        assert_eq!(budget(Some(Default::default())), None);
     }
 
     #[test]
@@ -447,24 +728,33 @@ mod outbound_policies {
     }
 
     #[test]
-    fn a_backend_that_this_version_cannot_reach_is_missing() {
-        use outbound::backend::{BalanceP2c, Kind, balance_p2c::Load};
-        let with =
-            |kind: Option<Kind>| rule(changed(|r| first(r).backend.as_mut().unwrap().kind = kind)).unwrap();
-        let none = with(None);
-        let mut penalty = first(&mut http1(&mut http()).routes[0].rules[0])
-            .backend
-            .clone()
-            .unwrap();
-        if let Some(Kind::Balancer(BalanceP2c { load, .. })) = &mut penalty.kind {
-            *load = Some(Load::PenaltyPeakEwma(Default::default()));
-        }
-        for (distribution, reason) in [
-            (none, "has no dispatcher"),
-            (with(penalty.kind), "penalty_peak_ewma"),
-        ] {
-            let backend = distribution.backends().next().unwrap().clone();
-            assert!(matches!(&backend.dispatch, Dispatch::Missing(why) if why.0.contains(reason)));
+    fn a_backend_that_nothing_can_reach_is_missing() {
+        let none = rule(changed(|r| first(r).backend.as_mut().unwrap().kind = None)).unwrap();
+        let backend = none.backends().next().unwrap();
+        assert!(matches!(&backend.dispatch, Dispatch::Missing(why) if why.0.contains("has no dispatcher")));
+    }
+
+    #[test]
+    fn a_penalty_has_defaults_and_is_refused() {
+        use outbound::backend::balance_p2c::{Load, PenaltyPeakEwma};
+        use outbound::backend::{BalanceP2c, Kind};
+        let message = changed(|r| {
+            let kind = &mut first(r).backend.as_mut().unwrap().kind;
+            let Some(Kind::Balancer(BalanceP2c { load, .. })) = kind else {
+                panic!("no balancer");
+            };
+            *load = Some(Load::PenaltyPeakEwma(PenaltyPeakEwma {
+                default_rtt: some_duration(),
+                decay: some_duration(),
+                ..Default::default()
+            }));
+        });
+        let rule = decoded(message).unwrap();
+        let why = rule.unenforced(&ResourceRef::of_default("x")).unwrap();
+        assert!(why.0.contains("penalty_peak_ewma"), "{why}");
+        match &rule.backends.unwrap().backends().next().unwrap().dispatch {
+            Dispatch::Balance { load, .. } => assert_eq!(load.penalty, Some(PenaltyParams::default())),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -554,6 +844,7 @@ mod inbound_policies {
             meta: Arc::new(ResourceRef::of_default("x")),
             protocol: InboundProtocol::Opaque,
             authorizations: [decode::localhost(), decode::localhost()].into(),
+            rate_limit: None,
         });
         let mut authz = server.unwrap().authorizations.remove(0);
         authz.metadata = Some(resource("authorizationpolicy", name));
@@ -623,24 +914,31 @@ mod inbound_policies {
     }
 
     #[test]
-    fn a_filter_makes_its_rule_unsupported_and_no_other() {
-        let mut route = route();
-        let mut filtered = inbound::http_route::Rule::default();
-        filtered.filters.push(Default::default());
-        route.rules.push(filtered);
-        let table = routes(detect(vec![route]));
-        let [plain, filtered] = &table.routes[0].rules[..] else {
-            panic!("two rules")
+    fn a_filter_refuses_its_rule_and_no_other() {
+        use inbound::http_route::filter::Kind;
+        let rule = |kind: Option<Kind>| inbound::http_route::Rule {
+            filters: vec![inbound::http_route::Filter { kind }],
+            ..Default::default()
         };
-        assert_eq!(plain.then.unsupported, None);
+        let mut route = route();
+        route.rules.push(rule(None));
+        route
+            .rules
+            .push(rule(Some(Kind::RequestHeaderModifier(Default::default()))));
+        let table = routes(detect(vec![route]));
+        let meta = &table.routes[0].meta;
+        let why = table.rules().map(|(_, rule)| rule.unenforced(meta));
+        let why: Vec<_> = why.map(|why| why.map(|why| why.to_string())).collect();
+        let [None, Some(unknown), Some(headers)] = &why[..] else {
+            panic!("{why:?}");
+        };
         assert!(
-            filtered
-                .then
-                .unsupported
-                .as_ref()
-                .unwrap()
-                .0
-                .contains("HTTPRoute.api")
+            unknown.contains("HTTPRoute.api") && unknown.contains("unknown kind"),
+            "{unknown}"
+        );
+        assert!(
+            headers.contains("HTTPRoute.api") && headers.contains("request_header_modifier"),
+            "{headers}"
         );
     }
 
@@ -656,10 +954,11 @@ mod inbound_policies {
                     ..Default::default()
                 });
             }
-            matches!(decoded(server).protocol, InboundProtocol::Invalid(_))
+            decoded(server)
         };
-        assert!(limited(1));
-        assert!(!limited(0));
+        assert_eq!(limited(1).rate_limit.as_ref().unwrap().total.unwrap().get(), 1);
+        assert!(limited(1).unenforced().unwrap().0.contains("rate limit"));
+        assert_eq!((limited(0).unenforced(), limited(0).rate_limit), (None, None));
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn read(bytes: &[u8]) {
         }
     }
     if let Ok(profile) = destination::DestinationProfile::decode(bytes) {
-        drop(decode::outbound::profile(profile));
+        drop(decode::profile::profile(profile));
     }
     if let Ok(policy) = outbound::OutboundPolicy::decode(bytes) {
         drop(decode::outbound::policy(policy));

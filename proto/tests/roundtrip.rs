@@ -4,26 +4,38 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use outrigger_policy::Unsupported;
 use outrigger_policy::authz::{Authentication, Authorization, Network, Suffix};
+use outrigger_policy::backoff::Backoff;
+use outrigger_policy::breaker::{Accrual, BreakerPolicy};
+use outrigger_policy::budget::BudgetPolicy;
+use outrigger_policy::classify::{Class, GrpcStatus, ResponseClass, ResponseCondition};
 use outrigger_policy::endpoint::{Endpoint, EndpointTls, Http2Params, ProtocolHint};
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol, InboundRule};
 use outrigger_policy::name::{DnsName, Identity, ResourceRef};
 use outrigger_policy::outbound::{
-    Backend, Dispatch, Distribution, LoadParams, OpaqueAction, OpaqueRoute, OutboundPolicy, OutboundProtocol,
-    OutboundRule, TlsRoute,
+    Backend, Dispatch, Distribution, LoadParams, Mirror, OpaqueAction, OpaqueRoute, OutboundPolicy,
+    OutboundProtocol, OutboundRule, PenaltyParams, TlsRoute,
 };
-use outrigger_policy::profile::Profile;
+use outrigger_policy::profile::{self, Profile, ProfileRoute};
+use outrigger_policy::rate_limit::{Override, RateLimitPolicy};
+use outrigger_policy::retry::{GrpcCodes, RetryOn, RetryPolicy};
+use outrigger_policy::route::condition::Condition;
+use outrigger_policy::route::filter::{
+    Delay, Filter, HeaderEdits, InjectedFailure, InjectedStatus, PathRewrite, Ratio, Redirect, Rewrite,
+};
 use outrigger_policy::route::header::{HeaderMatch, QueryMatch, ValueMatch};
 use outrigger_policy::route::host::HostMatch;
 use outrigger_policy::route::path::PathMatch;
+use outrigger_policy::route::pattern::Pattern;
 use outrigger_policy::route::request::{RequestMatch, RpcMatch};
 use outrigger_policy::route::{Route, RouteTable, Rule};
+use outrigger_policy::timeouts::Timeouts;
 use outrigger_proto::destination::update;
 use outrigger_proto::{decode, encode};
 use proptest::collection::{btree_map, vec};
@@ -74,8 +86,8 @@ proptest! {
 
     #[test]
     fn a_profile_comes_back(profile in profile(), parent in reference()) {
-        let message = encode::endpoint::profile(&profile, Some(&parent), None);
-        prop_assert_eq!(decode::outbound::profile(message).unwrap(), profile);
+        let message = encode::profile::profile(&profile, Some(&parent), None);
+        prop_assert_eq!(decode::profile::profile(message).unwrap(), profile);
     }
 
     #[test]
@@ -85,8 +97,12 @@ proptest! {
         let OutboundProtocol::Detect { http1, http2, opaque } = back.protocol else {
             panic!("not detected");
         };
-        for rule in http1.routes.iter().chain(&http2.routes).flat_map(|route| &route.rules) {
-            prop_assert!(rule.then.backends.as_ref().unwrap_err().0.contains(&why));
+        for (_, rule) in http1.rules().chain(http2.rules()) {
+            let [Filter::Fail(failure)] = &rule.filters[..] else {
+                panic!("does not fail: {rule:?}");
+            };
+            prop_assert_eq!(&*failure.message, &why);
+            prop_assert_eq!((failure.ratio, rule.backends.clone()), (Ratio::ALWAYS, Ok(Distribution::Empty)));
         }
         prop_assert_eq!(opaque.action, OpaqueAction::Invalid(Unsupported::new(why.as_str())));
     }
@@ -98,7 +114,7 @@ proptest! {
         let InboundProtocol::Detect { routes, .. } = back.protocol else {
             panic!("not detected");
         };
-        prop_assert!(routes.routes[0].rules[0].then.unsupported.is_some());
+        prop_assert!(matches!(&routes.routes[0].rules[0].then.filters[..], [Filter::Fail(_)]));
         prop_assert_eq!(&back.authorizations[..], &[decode::localhost()][..]);
     }
 }
@@ -135,14 +151,12 @@ fn a_route_without_the_servers_authorizations_cannot_be_written() {
         networks: vec![],
         authentication: Authentication::Unauthenticated,
     };
-    let rule = InboundRule {
-        authorizations: [].into(),
-        unsupported: None,
-    };
+    let rule = InboundRule::new([].into());
     let policy = InboundPolicy {
         meta: everybody.meta.clone(),
         protocol: InboundProtocol::Http1(RouteTable::catch_all(everybody.meta.clone(), rule)),
         authorizations: [everybody].into(),
+        rate_limit: None,
     };
     assert!(encode::inbound::server(&policy).is_err());
 }
@@ -251,12 +265,249 @@ fn http2() -> impl Strategy<Value = Http2Params> {
 }
 
 fn profile() -> impl Strategy<Value = Profile> {
-    (option::of(text()), any::<bool>(), option::of(endpoint())).prop_map(|(name, opaque, endpoint)| Profile {
-        fully_qualified_name: name,
-        opaque,
-        endpoint,
-        unsupported: None,
+    let over = (dns_name(), 1..=u16::MAX, any::<u32>()).prop_map(|(name, port, weight)| profile::Override {
+        authority: format!("{name}:{port}").into(),
+        weight,
+    });
+    let what = (option::of(text()), any::<bool>(), option::of(endpoint()));
+    let routes = (vec(profile_route(), 0..3), vec(over, 0..3), option::of(budget()));
+    (what, routes).prop_map(
+        |((fully_qualified_name, opaque, endpoint), (routes, overrides, budget))| Profile {
+            fully_qualified_name,
+            opaque,
+            endpoint,
+            routes,
+            overrides,
+            budget,
+            unsupported: None,
+        },
+    )
+}
+
+fn profile_route() -> impl Strategy<Value = ProfileRoute> {
+    let class = (response_condition(), any::<bool>()).prop_map(|(condition, failure)| ResponseClass {
+        condition,
+        class: if failure { Class::Failure } else { Class::Success },
+    });
+    let labels = btree_map("[a-z]{1,8}", "[a-z]{0,8}", 0..4);
+    (
+        condition(),
+        vec(class, 0..3),
+        labels,
+        any::<bool>(),
+        option::of(duration()),
+    )
+        .prop_map(|(condition, classes, labels, retryable, timeout)| ProfileRoute {
+            condition,
+            classes: classes.into(),
+            labels: Arc::new(labels),
+            retryable,
+            timeout,
+        })
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    let leaf = prop_oneof![
+        "/[a-z]{0,4}[.][*]".prop_map(|pattern| Condition::Path(Pattern::new(&pattern).unwrap())),
+        Just(Condition::Method(http::Method::GET)),
+    ];
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Condition::All),
+            vec(inner.clone(), 0..3).prop_map(Condition::Any),
+            inner.prop_map(|not| Condition::Not(Box::new(not))),
+        ]
     })
+}
+
+fn response_condition() -> impl Strategy<Value = ResponseCondition> {
+    let leaf = (100..=599u16, 0..100u16)
+        .prop_map(|(min, more)| ResponseCondition::Status(min..=(min + more).min(599)));
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(ResponseCondition::All),
+            vec(inner.clone(), 0..3).prop_map(ResponseCondition::Any),
+            inner.prop_map(|not| ResponseCondition::Not(Box::new(not))),
+        ]
+    })
+}
+
+fn budget() -> impl Strategy<Value = BudgetPolicy> {
+    (0..8000u16, any::<u32>(), 1..=60u64).prop_map(|(ratio, min, ttl)| {
+        BudgetPolicy::try_new(f32::from(ratio) / 8.0, min, Duration::from_secs(ttl)).unwrap()
+    })
+}
+
+fn backoff() -> impl Strategy<Value = Backoff> {
+    (duration(), duration(), 0..800u16)
+        .prop_map(|(min, more, jitter)| Backoff::try_new(min, min + more, f64::from(jitter) / 8.0).unwrap())
+}
+
+fn breaker() -> impl Strategy<Value = BreakerPolicy> {
+    let unified = (any::<u32>(), 0..=10_000u16, 0..=1_000_000u32, 1..1000u64).prop_map(
+        |(max_consecutive, threshold, min_requests, seconds)| Accrual::Unified {
+            max_consecutive,
+            threshold,
+            min_requests,
+            window: Duration::from_secs(seconds),
+        },
+    );
+    let accrual = prop_oneof![any::<u32>().prop_map(Accrual::Consecutive), unified];
+    (accrual, backoff(), any::<bool>(), any::<u32>()).prop_map(
+        |(accrual, backoff, respect_hints, min_ready_endpoints)| BreakerPolicy {
+            accrual,
+            backoff,
+            respect_hints,
+            min_ready_endpoints,
+        },
+    )
+}
+
+fn timeouts() -> impl Strategy<Value = Timeouts> {
+    let any = || option::of(duration());
+    (any(), any(), any()).prop_map(|(request, response, idle)| Timeouts {
+        request,
+        response,
+        idle,
+        headers: None,
+    })
+}
+
+fn retry(on: impl Strategy<Value = RetryOn>) -> impl Strategy<Value = Option<RetryPolicy>> {
+    let retry = (
+        on,
+        1..=u32::MAX,
+        any::<u32>(),
+        option::of(duration()),
+        option::of(backoff()),
+    )
+        .prop_map(|(on, max_retries, bytes, per_try, backoff)| RetryPolicy {
+            on,
+            max_retries,
+            max_request_bytes: bytes as usize,
+            per_try,
+            backoff,
+        });
+    option::of(retry)
+}
+
+fn on_statuses() -> impl Strategy<Value = RetryOn> {
+    let range = (100..600u16, 0..100u16).prop_map(|(start, more)| start..=start + more);
+    vec(range, 0..3).prop_map(|http| RetryOn::Statuses {
+        http,
+        grpc: GrpcCodes::default(),
+    })
+}
+
+fn on_codes() -> impl Strategy<Value = RetryOn> {
+    let codes = prop::sample::subsequence(vec![1, 4, 8, 13, 14], 0..=5);
+    codes.prop_map(|codes| RetryOn::Statuses {
+        http: vec![],
+        grpc: codes.into_iter().collect(),
+    })
+}
+
+fn ratio() -> impl Strategy<Value = Ratio> {
+    (0..100u32, 100..200u32).prop_map(|(n, d)| Ratio::new(n, d).unwrap())
+}
+
+fn failure(status: impl Strategy<Value = InjectedStatus>) -> impl Strategy<Value = Filter> {
+    (status, label(), ratio()).prop_map(|(status, message, ratio)| {
+        Filter::Fail(InjectedFailure {
+            status,
+            message: message.into(),
+            ratio,
+        })
+    })
+}
+
+fn http_failure() -> impl Strategy<Value = Filter> {
+    failure((200..600u16).prop_map(|code| InjectedStatus::Http(http::StatusCode::from_u16(code).unwrap())))
+}
+
+fn grpc_failure() -> impl Strategy<Value = Filter> {
+    failure((0..17u16).prop_map(|code| InjectedStatus::Grpc(GrpcStatus(code))))
+}
+
+fn header_edits() -> impl Strategy<Value = HeaderEdits> {
+    let name = || "x-[a-z]{1,6}".prop_map(|name| name.parse::<http::HeaderName>().unwrap());
+    let value = "[a-z]{0,6}".prop_map(|value| value.parse::<http::HeaderValue>().unwrap());
+    let headers = move || vec((name(), value.clone()), 0..3);
+    (headers(), headers(), vec(name(), 0..3)).prop_map(|(add, set, remove)| HeaderEdits { add, set, remove })
+}
+
+fn path_rewrite() -> impl Strategy<Value = Option<PathRewrite>> {
+    let path = || "/[a-z/]{0,6}".prop_map(Arc::<str>::from);
+    option::of(prop_oneof![
+        path().prop_map(PathRewrite::Full),
+        path().prop_map(PathRewrite::Prefix)
+    ])
+}
+
+fn redirect() -> impl Strategy<Value = Filter> {
+    let scheme = prop_oneof![Just("http"), Just("https"), Just("ws")].prop_map(|s| s.parse().unwrap());
+    let host = option::of(text());
+    (
+        option::of(scheme),
+        host,
+        option::of(1..=u16::MAX),
+        path_rewrite(),
+        300..400u16,
+    )
+        .prop_map(|(scheme, host, port, path, status)| {
+            let status = http::StatusCode::from_u16(status).unwrap();
+            Filter::Redirect(Redirect {
+                scheme,
+                host,
+                port,
+                path,
+                status,
+            })
+        })
+}
+
+/// Filters of the contract, then rewrites, then delays.
+fn http_filters() -> impl Strategy<Value = Vec<Filter>> {
+    let host = option::of(label().prop_map(|host| host.parse().unwrap()));
+    let rewrite = (host, path_rewrite()).prop_map(|(host, path)| Filter::Rewrite(Rewrite { host, path }));
+    (vec(http_filter(), 0..3), vec(rewrite, 0..2), vec(delay(), 0..2))
+        .prop_map(|(theirs, rewrites, delays)| theirs.into_iter().chain(rewrites).chain(delays).collect())
+}
+
+fn http_filter() -> impl Strategy<Value = Filter> {
+    prop_oneof![
+        http_failure(),
+        header_edits().prop_map(Filter::RequestHeaders),
+        header_edits().prop_map(Filter::ResponseHeaders),
+        redirect(),
+    ]
+}
+
+fn grpc_filters() -> impl Strategy<Value = Vec<Filter>> {
+    (vec(grpc_filter(), 0..3), vec(delay(), 0..2))
+        .prop_map(|(theirs, delays)| theirs.into_iter().chain(delays).collect())
+}
+
+fn grpc_filter() -> impl Strategy<Value = Filter> {
+    prop_oneof![grpc_failure(), header_edits().prop_map(Filter::RequestHeaders)]
+}
+
+fn delay() -> impl Strategy<Value = Filter> {
+    (duration(), ratio()).prop_map(|(duration, ratio)| Filter::Delay(Delay { duration, ratio }))
+}
+
+fn rate_limit() -> impl Strategy<Value = Option<Arc<RateLimitPolicy>>> {
+    let limit = || option::of((1..=u32::MAX).prop_map(|n| NonZeroU32::new(n).unwrap()));
+    let over = (limit(), vec(identity(), 0..3)).prop_map(|(limit, clients)| Override { limit, clients });
+    let policy = (inbound_reference(), limit(), limit(), vec(over, 0..3)).prop_map(
+        |(meta, total, identity, overrides)| RateLimitPolicy {
+            meta,
+            total,
+            identity,
+            overrides,
+        },
+    );
+    option::of(policy).prop_map(|policy| policy.filter(RateLimitPolicy::limits).map(Arc::new))
 }
 
 fn host() -> impl Strategy<Value = HostMatch> {
@@ -303,6 +554,7 @@ fn http_match() -> impl Strategy<Value = RequestMatch> {
             headers,
             query,
             method,
+            condition: None,
         })
 }
 
@@ -326,19 +578,35 @@ fn table<R: Clone + std::fmt::Debug>(
     vec(route, 1..3).prop_map(|routes| RouteTable { routes })
 }
 
-fn backend() -> impl Strategy<Value = Arc<Backend>> {
-    let balance = (label(), 1..=u16::MAX, duration(), duration()).prop_map(|(name, port, rtt, decay)| {
-        let load = LoadParams {
-            default_rtt: rtt,
+fn load() -> impl Strategy<Value = LoadParams> {
+    let penalty =
+        (duration(), duration(), duration()).prop_map(|(penalty, max_retry_after, decay)| PenaltyParams {
+            penalty,
+            max_retry_after,
             decay,
-        };
+        });
+    (duration(), duration(), option::of(penalty)).prop_map(|(default_rtt, decay, penalty)| LoadParams {
+        default_rtt,
+        decay,
+        penalty,
+    })
+}
+
+/// A backend with these filters; the same breaker is for all of a policy.
+fn backend(
+    breaker: Option<BreakerPolicy>,
+    filters: impl Strategy<Value = Vec<Filter>>,
+) -> impl Strategy<Value = Arc<Backend>> {
+    let balance = (label(), 1..=u16::MAX, load()).prop_map(move |(name, port, load)| {
         Some(Dispatch::Balance {
             path: format!("{name}.ns.svc.cluster.local:{port}").into(),
             load,
+            breaker,
         })
     });
     let forward = endpoint().prop_map(|endpoint| Some(Dispatch::Forward(endpoint)));
-    (reference(), prop_oneof![balance, forward, Just(None)]).prop_map(|(meta, dispatch)| {
+    let dispatch = prop_oneof![balance, forward, Just(None)];
+    (reference(), dispatch, filters).prop_map(|(meta, dispatch, filters)| {
         let namespace = if meta.namespace.is_empty() {
             String::new()
         } else {
@@ -352,21 +620,23 @@ fn backend() -> impl Strategy<Value = Arc<Backend>> {
         Arc::new(Backend {
             meta: Arc::new(meta),
             dispatch,
+            filters,
         })
     })
 }
 
-fn distribution() -> impl Strategy<Value = Distribution> {
-    prop_oneof![
-        Just(Distribution::Empty),
-        vec(backend(), 1..3).prop_map(Distribution::FirstAvailable),
-        vec((backend(), 1..1000u32), 1..3).prop_map(Distribution::RandomAvailable),
-    ]
+fn distribution(backend: impl Strategy<Value = Arc<Backend>>) -> impl Strategy<Value = Distribution> {
+    let backends = vec((backend, 1..1000u32), 1..3);
+    (backends, 0..3).prop_map(|(backends, kind)| match kind {
+        0 => Distribution::Empty,
+        1 => Distribution::FirstAvailable(backends.into_iter().map(|(backend, _)| backend).collect()),
+        _ => Distribution::RandomAvailable(backends),
+    })
 }
 
-fn opaque() -> impl Strategy<Value = OpaqueRoute> {
+fn opaque(breaker: Option<BreakerPolicy>) -> impl Strategy<Value = OpaqueRoute> {
     let action = prop_oneof![
-        distribution().prop_map(OpaqueAction::Forward),
+        distribution(backend(breaker, Just(vec![]))).prop_map(OpaqueAction::Forward),
         Just(OpaqueAction::Forbid),
         "[a-z]{1,9}".prop_map(|why| OpaqueAction::Invalid(Unsupported::new(why))),
     ];
@@ -384,16 +654,61 @@ fn opaque() -> impl Strategy<Value = OpaqueRoute> {
     ]
 }
 
+fn rule(
+    breaker: Option<BreakerPolicy>,
+    filters: impl Strategy<Value = Vec<Filter>>,
+    of_backend: impl Strategy<Value = Vec<Filter>>,
+    retry: impl Strategy<Value = Option<RetryPolicy>>,
+) -> impl Strategy<Value = OutboundRule> {
+    let mirror =
+        (backend(breaker, Just(vec![])), ratio()).prop_map(|(backend, ratio)| Mirror { backend, ratio });
+    (
+        distribution(backend(breaker, of_backend)),
+        filters,
+        vec(mirror, 0..2),
+        timeouts(),
+        retry,
+        any::<bool>(),
+    )
+        .prop_map(
+            |(to, filters, mirrors, timeouts, retry, allow_overrides)| OutboundRule {
+                filters,
+                mirrors,
+                timeouts,
+                retry,
+                allow_overrides,
+                ..OutboundRule::to(to)
+            },
+        )
+}
+
 fn outbound() -> impl Strategy<Value = OutboundPolicy> {
-    let rule = || {
-        distribution().prop_map(|backends| OutboundRule {
-            backends: Ok(backends),
+    (reference(), option::of(breaker()), option::of(budget())).prop_flat_map(|(parent, breaker, budget)| {
+        protocol(breaker).prop_map(move |protocol| OutboundPolicy {
+            parent: Arc::new(parent.clone()),
+            protocol,
+            authority: "".into(),
+            budget,
         })
+    })
+}
+
+fn protocol(breaker: Option<BreakerPolicy>) -> impl Strategy<Value = OutboundProtocol> {
+    let http = move || {
+        let of_backend = vec(http_filter(), 0..2);
+        let rule = rule(breaker, http_filters(), of_backend, retry(on_statuses()));
+        table(reference().prop_map(Arc::new), http_match(), rule)
     };
-    let http = move || table(reference().prop_map(Arc::new), http_match(), rule());
-    let grpc = table(reference().prop_map(Arc::new), grpc_match(), rule());
+    let grpc_rule = rule(
+        breaker,
+        grpc_filters(),
+        vec(grpc_filter(), 0..2),
+        retry(on_codes()),
+    );
+    let grpc = table(reference().prop_map(Arc::new), grpc_match(), grpc_rule);
+    let opaque = move || opaque(breaker);
     let tls = (vec(host(), 0..3), opaque()).prop_map(|(snis, route)| TlsRoute { snis, route });
-    let protocol = prop_oneof![
+    prop_oneof![
         (http(), http(), opaque()).prop_map(|(http1, http2, opaque)| OutboundProtocol::Detect {
             http1,
             http2,
@@ -404,12 +719,7 @@ fn outbound() -> impl Strategy<Value = OutboundPolicy> {
         grpc.prop_map(OutboundProtocol::Grpc),
         opaque().prop_map(OutboundProtocol::Opaque),
         vec(tls, 0..3).prop_map(OutboundProtocol::Tls),
-    ];
-    (reference(), protocol).prop_map(|(parent, protocol)| OutboundPolicy {
-        parent: Arc::new(parent),
-        protocol,
-        authority: "".into(),
-    })
+    ]
 }
 
 fn authorization() -> impl Strategy<Value = Authorization> {
@@ -437,9 +747,15 @@ fn authorization() -> impl Strategy<Value = Authorization> {
 /// A table whose routes allow what is drawn here, and then what the server allows.
 fn inbound_table(
     matches: impl Strategy<Value = RequestMatch>,
-) -> impl Strategy<Value = RouteTable<Vec<Authorization>>> {
+    filter: impl Strategy<Value = Filter>,
+) -> impl Strategy<Value = RouteTable<(Vec<Authorization>, Vec<Filter>)>> {
     let own = vec(authorization(), 0..3);
-    (table(inbound_reference(), matches, Just(())), vec(own, 3)).prop_map(|(table, own)| RouteTable {
+    let table = table(
+        inbound_reference(),
+        matches,
+        vec(filter, 0..3).prop_map(Arc::<[Filter]>::from),
+    );
+    (table, vec(own, 3)).prop_map(|(table, own)| RouteTable {
         routes: std::iter::zip(table.routes, own)
             .map(|(route, own)| Route {
                 meta: route.meta,
@@ -449,7 +765,7 @@ fn inbound_table(
                     .into_iter()
                     .map(|rule| Rule {
                         matches: rule.matches,
-                        then: own.clone(),
+                        then: (own.clone(), rule.then.to_vec()),
                     })
                     .collect(),
             })
@@ -458,20 +774,29 @@ fn inbound_table(
 }
 
 fn inbound() -> impl Strategy<Value = InboundPolicy> {
-    let tables = (inbound_table(http_match()), inbound_table(grpc_match()));
+    let http_filter = prop_oneof![
+        http_failure(),
+        header_edits().prop_map(Filter::RequestHeaders),
+        redirect()
+    ];
+    let tables = (
+        inbound_table(http_match(), http_filter),
+        inbound_table(grpc_match(), grpc_filter()),
+    );
     (
         inbound_reference(),
         vec(authorization(), 0..3),
         tables,
         0..6,
         duration(),
+        rate_limit(),
     )
-        .prop_map(|(meta, mut servers, (http, grpc), kind, timeout)| {
+        .prop_map(|(meta, mut servers, (http, grpc), kind, timeout, limit)| {
             servers.push(decode::localhost());
-            let complete = |table: RouteTable<Vec<Authorization>>| {
-                table.map(|_, own| InboundRule {
-                    authorizations: own.iter().chain(&servers).cloned().collect(),
-                    unsupported: None,
+            let complete = |table: RouteTable<(Vec<Authorization>, Vec<Filter>)>| {
+                table.map(|_, (own, filters)| InboundRule {
+                    filters: filters.clone(),
+                    ..InboundRule::new(own.iter().chain(&servers).cloned().collect())
                 })
             };
             let protocol = match kind {
@@ -489,6 +814,7 @@ fn inbound() -> impl Strategy<Value = InboundPolicy> {
                 meta,
                 protocol,
                 authorizations: servers.into(),
+                rate_limit: limit.filter(|_| kind < 3),
             }
         })
 }

@@ -70,6 +70,7 @@ fn denied(by: &ObjectId) -> InboundPolicy {
         }),
         protocol: InboundProtocol::Invalid(Unsupported::new(reason)),
         authorizations: vec![localhost()].into(),
+        rate_limit: None,
     }
 }
 
@@ -91,6 +92,7 @@ fn by_default(pod: &Pod, settings: &Settings, port: u16) -> InboundPolicy {
         meta: Arc::new(ResourceRef::of_default(policy.as_str())),
         protocol,
         authorizations,
+        rate_limit: None,
     }
 }
 
@@ -147,10 +149,7 @@ fn routes(
     port: u16,
     server: &Arc<[Authorization]>,
 ) -> RouteTable<InboundRule> {
-    let everything = InboundRule {
-        authorizations: server.clone(),
-        unsupported: None,
-    };
+    let everything = InboundRule::new(server.clone());
     let mut table = RouteTable::catch_all(Arc::new(ResourceRef::of_default("default")), everything);
     let Some(paths) = pod
         .probes
@@ -175,10 +174,7 @@ fn routes(
         hosts: Vec::new(),
         rules: vec![Rule {
             matches: matches.collect(),
-            then: InboundRule {
-                authorizations,
-                unsupported: None,
-            },
+            then: InboundRule::new(authorizations),
         }],
     });
     table

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use outrigger_policy::Unsupported;
+use outrigger_policy::budget::BudgetPolicy;
 use outrigger_policy::endpoint::Endpoint;
 use outrigger_policy::name::ResourceRef;
 use outrigger_policy::outbound::{
@@ -162,16 +163,15 @@ fn balanced(
     let dispatch = Dispatch::Balance {
         path: path.clone(),
         load: LoadParams::default(),
+        breaker: None,
     };
-    let backend = Arc::new(Backend {
-        meta: meta.clone(),
-        dispatch,
-    });
+    let backend = Arc::new(Backend::new(meta.clone(), dispatch));
     let backends = refused.map_or_else(|| Ok(Distribution::FirstAvailable(vec![backend])), Err);
     OutboundPolicy {
         parent: meta,
         protocol: protocol(spoken, backends),
         authority: path,
+        budget: Some(BudgetPolicy::default()),
     }
 }
 
@@ -186,7 +186,7 @@ fn protocol(spoken: Spoken, backends: Result<Distribution, Unsupported>) -> Outb
     };
     let http = RouteTable::catch_all(
         Arc::new(ResourceRef::of_default("http")),
-        OutboundRule { backends },
+        OutboundRule::new(backends),
     );
     match spoken {
         Spoken::Unknown => OutboundProtocol::Detect {
@@ -211,6 +211,7 @@ fn undefined_port(meta: ResourceRef) -> OutboundPolicy {
         parent: Arc::new(meta),
         protocol: OutboundProtocol::Opaque(route),
         authority: "".into(),
+        budget: Some(BudgetPolicy::default()),
     }
 }
 
@@ -221,6 +222,7 @@ fn egress(cluster: &Cluster, addr: SocketAddr, client: &Client) -> OutboundPolic
             parent: Arc::new(ResourceRef::of_default("egress-fallback")),
             protocol: protocol(Spoken::Unknown, Err(not_enforced(by))),
             authority: "".into(),
+            budget: Some(BudgetPolicy::default()),
         },
     }
 }

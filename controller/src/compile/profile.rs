@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use outrigger_policy::budget::BudgetPolicy;
 use outrigger_policy::endpoint::Endpoint;
 use outrigger_policy::name::ResourceRef;
 use outrigger_policy::profile::Profile;
@@ -88,6 +89,7 @@ fn at_service(settings: &Settings, service: &Service, port: u16) -> Destination 
     let profile = Profile {
         fully_qualified_name: Some(name.into()),
         opaque,
+        budget: Some(BudgetPolicy::default()),
         ..Profile::default()
     };
     Destination::Service(
@@ -100,6 +102,7 @@ fn at_endpoint(endpoint: Endpoint, opaque: bool) -> Destination {
     Destination::Endpoint(Profile {
         endpoint: Some(endpoint),
         opaque,
+        budget: Some(BudgetPolicy::default()),
         ..Profile::default()
     })
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures_util::Stream;
 use outrigger_proto::destination::destination_server::{self, DestinationServer};
 use outrigger_proto::destination::{DestinationProfile, GetDestination, Update};
-use outrigger_proto::encode::endpoint::{self as encode, update_add, update_remove};
+use outrigger_proto::encode::endpoint::{update_add, update_remove};
+use outrigger_proto::encode::profile::profile as encode;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -115,8 +116,8 @@ fn profiles(
     now: &profile::Destination,
 ) -> Result<Vec<DestinationProfile>, Status> {
     Ok(vec![match now {
-        profile::Destination::Service(profile, parent) => encode::profile(profile, Some(parent), None),
-        profile::Destination::Endpoint(profile) => encode::profile(profile, None, None),
+        profile::Destination::Service(profile, parent) => encode(profile, Some(parent), None),
+        profile::Destination::Endpoint(profile) => encode(profile, None, None),
         profile::Destination::NoSuchPort => DestinationProfile::default(),
     }])
 }

@@ -85,7 +85,7 @@ impl Mesh {
             .get_profile(request)
             .await?
             .into_inner();
-        Ok(decode::outbound::profile(stream.message().await?.unwrap()).unwrap())
+        Ok(decode::profile::profile(stream.message().await?.unwrap()).unwrap())
     }
 
     pub(crate) async fn outbound(&self, target: &str) -> Result<OutboundPolicy, Status> {

@@ -92,7 +92,7 @@ fn authentication(authn: &Authn) -> Result<Authentication, DecodeError> {
     }
 }
 
-fn identity(identity: &inbound::Identity) -> Result<Identity, DecodeError> {
+pub(super) fn identity(identity: &inbound::Identity) -> Result<Identity, DecodeError> {
     Identity::parse(&identity.name).map_err(|_| {
         let reason = format!("{:?} is neither a DNS name nor an absolute URI", identity.name);
         DecodeError::new("name", reason)

@@ -187,7 +187,7 @@ fn http2(params: &Http2ClientParams) -> Result<Http2Params, DecodeError> {
 }
 
 /// Bounded, because the labels of a set are repeated for each of its endpoints.
-fn labels(
+pub(super) fn labels(
     set: &HashMap<String, String>,
     own: &HashMap<String, String>,
 ) -> Result<Arc<BTreeMap<String, String>>, DecodeError> {

@@ -10,9 +10,13 @@ mod authz;
 mod backend;
 pub mod endpoint;
 mod error;
+mod filter;
 pub mod inbound;
 mod meta;
 pub mod outbound;
+pub mod profile;
+mod rate_limit;
+mod retry;
 mod route;
 
 pub use authz::{MAX_AUTHORIZATIONS, localhost};

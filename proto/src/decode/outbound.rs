@@ -1,26 +1,29 @@
-//! Outbound policies and profiles: `OutboundPolicy` to [`OutboundPolicy`], `DestinationProfile` to [`Profile`].
+//! Outbound policies: `OutboundPolicy` to [`OutboundPolicy`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use outrigger_policy::Unsupported;
+use outrigger_policy::breaker::BreakerPolicy;
+use outrigger_policy::budget::BudgetPolicy;
 use outrigger_policy::name::ResourceRef;
 use outrigger_policy::outbound::{
-    Dispatch, Distribution, OpaqueAction, OpaqueRoute, OutboundPolicy, OutboundProtocol, OutboundRule,
-    TlsRoute,
+    Dispatch, Distribution, Mirror, OpaqueAction, OpaqueRoute, OutboundPolicy, OutboundProtocol,
+    OutboundRule, TlsRoute,
 };
-use outrigger_policy::profile::Profile;
+use outrigger_policy::route::filter::Filter;
 use outrigger_policy::route::{Route, RouteTable, Rule};
 
 use super::backend;
-use super::endpoint::weighted_addr;
-use super::error::{DecodeError, each, is_set, not_enforced, required};
+use super::error::{DecodeError, bounded, each, not_enforced, required};
+use super::filter::{self, Filters};
 use super::meta;
+use super::retry;
 use super::route::{self, check_size};
-use crate::destination::DestinationProfile;
-use crate::http_route::Timeouts;
 use crate::outbound::proxy_protocol::{Detect, Kind};
-use crate::outbound::{self, FailureAccrual, GrpcRoute, HttpRoute, ProxyProtocol, grpc_route, http_route};
+use crate::outbound::{self, GrpcRoute, HttpRoute, ProxyProtocol, grpc_route, http_route};
+
+/// Mirrors accepted in one rule: each is a copy of every request that takes it.
+pub const MAX_MIRRORS: usize = 8;
 
 /// What may be done to reach a destination.
 ///
@@ -28,222 +31,192 @@ use crate::outbound::{self, FailureAccrual, GrpcRoute, HttpRoute, ProxyProtocol,
 pub fn policy(policy: outbound::OutboundPolicy) -> Result<OutboundPolicy, DecodeError> {
     let parent = meta::reference("metadata", &policy.metadata)?;
     let protocol = required("protocol", &policy.protocol)?;
-    let protocol = protocol_of(protocol, &parent).map_err(|e| e.within("protocol"))?;
+    let protocol = protocol_of(protocol).map_err(|e| e.within("protocol"))?;
     Ok(OutboundPolicy {
         authority: first_balanced(&protocol).unwrap_or_default(),
+        budget: match &policy.retry_budget {
+            None => Some(BudgetPolicy::default()),
+            Some(budget) => retry::budget(budget).map_err(|e| e.within("retry_budget"))?,
+        },
         protocol,
         parent,
     })
 }
 
-/// What the profile of a destination says; one that routes, retries, limits time or overrides is unsupported.
-///
-/// A retry budget has no effect without routes, and the references name objects only: all three are passed over.
-pub fn profile(profile: DestinationProfile) -> Result<Profile, DecodeError> {
-    let name = profile.fully_qualified_name.as_str();
-    let endpoint = profile.endpoint.as_ref();
-    let endpoint =
-        endpoint.map(|addr| weighted_addr(addr, &HashMap::new()).map_err(|e| e.within("endpoint")));
-    let unsupported = |field: &str| {
-        Unsupported::new(format!(
-            "profile of {name:?}: {field} are not enforced by this version; remove them from the ServiceProfile, \
-             or use an HTTPRoute"
-        ))
-    };
-    Ok(Profile {
-        fully_qualified_name: (!name.is_empty()).then(|| name.into()),
-        opaque: profile.opaque_protocol,
-        endpoint: endpoint.transpose()?,
-        unsupported: match (profile.routes.is_empty(), profile.dst_overrides.is_empty()) {
-            (false, _) => Some(unsupported("routes")),
-            (true, false) => Some(unsupported("dst_overrides")),
-            (true, true) => None,
-        },
-    })
-}
-
-fn protocol_of(protocol: &ProxyProtocol, parent: &ResourceRef) -> Result<OutboundProtocol, DecodeError> {
-    let kind = required("kind", &protocol.kind)?;
-    if breaks_circuits(kind) {
-        let remedy = "remove the annotation balancer.linkerd.io/failure-accrual";
-        return Ok(OutboundProtocol::Invalid(not_enforced(
-            parent,
-            "failure_accrual",
-            remedy,
-        )));
-    }
-    Ok(match kind {
+fn protocol_of(protocol: &ProxyProtocol) -> Result<OutboundProtocol, DecodeError> {
+    Ok(match required("kind", &protocol.kind)? {
         Kind::Detect(detect) => detected(detect).map_err(|e| e.within("detect"))?,
-        Kind::Opaque(opaque) => OutboundProtocol::Opaque(opaque_route("opaque.routes", &opaque.routes)?),
-        Kind::Http1(http) => OutboundProtocol::Http1(http_routes("http1.routes", &http.routes)?),
-        Kind::Http2(http) => OutboundProtocol::Http2(http_routes("http2.routes", &http.routes)?),
-        Kind::Grpc(grpc) => OutboundProtocol::Grpc(grpc_routes("grpc.routes", &grpc.routes)?),
-        Kind::Tls(tls) => OutboundProtocol::Tls(tls_routes("tls.routes", &tls.routes)?),
-    })
-}
-
-fn breaks_circuits(kind: &Kind) -> bool {
-    let breaks = |accrual: &Option<FailureAccrual>| accrual.as_ref().is_some_and(|a| a.kind.is_some());
-    match kind {
-        Kind::Detect(detect) => {
-            detect
-                .http1
-                .as_ref()
-                .is_some_and(|http| breaks(&http.failure_accrual))
-                || detect
-                    .http2
-                    .as_ref()
-                    .is_some_and(|http| breaks(&http.failure_accrual))
+        Kind::Opaque(opaque) => OutboundProtocol::Opaque(of_opaque(opaque, None)?),
+        Kind::Http1(http) => OutboundProtocol::Http1(of_http1(http)?.0),
+        Kind::Http2(http) => {
+            let breaker = retry::accrual(&http.failure_accrual).map_err(|e| e.within("http2"))?;
+            OutboundProtocol::Http2(http_routes("http2.routes", &http.routes, breaker)?)
         }
-        Kind::Http1(http) => breaks(&http.failure_accrual),
-        Kind::Http2(http) => breaks(&http.failure_accrual),
-        Kind::Grpc(grpc) => breaks(&grpc.failure_accrual),
-        Kind::Opaque(_) | Kind::Tls(_) => false,
-    }
+        Kind::Grpc(grpc) => {
+            let breaker = retry::accrual(&grpc.failure_accrual).map_err(|e| e.within("grpc"))?;
+            OutboundProtocol::Grpc(grpc_routes("grpc.routes", &grpc.routes, breaker)?)
+        }
+        Kind::Tls(tls) => {
+            let breaker = retry::accrual(&tls.failure_accrual).map_err(|e| e.within("tls"))?;
+            OutboundProtocol::Tls(tls_routes("tls.routes", &tls.routes, breaker)?)
+        }
+    })
 }
 
 /// The timeout is not used: the proxy's own decides how long it looks.
 fn detected(detect: &Detect) -> Result<OutboundProtocol, DecodeError> {
+    let (http1, breaker) = of_http1(required("http1", &detect.http1)?)?;
+    let http2 = required("http2", &detect.http2)?;
+    let breaker2 = retry::accrual(&http2.failure_accrual).map_err(|e| e.within("http2"))?;
     Ok(OutboundProtocol::Detect {
-        http1: http_routes("http1.routes", &required("http1", &detect.http1)?.routes)?,
-        http2: http_routes("http2.routes", &required("http2", &detect.http2)?.routes)?,
-        opaque: opaque_route("opaque.routes", &required("opaque", &detect.opaque)?.routes)?,
+        http1,
+        http2: http_routes("http2.routes", &http2.routes, breaker2)?,
+        opaque: of_opaque(required("opaque", &detect.opaque)?, breaker)?,
     })
 }
 
-fn http_routes(field: &str, routes: &[HttpRoute]) -> Result<RouteTable<OutboundRule>, DecodeError> {
-    let matches = routes.iter().flat_map(|r| &r.rules).flat_map(|r| &r.matches);
-    check_size(
-        field,
-        routes.iter().map(|r| r.rules.len()),
-        matches.map(route::http_patterns),
-    )?;
-    let routes = each(field, routes, |route| {
-        let meta = meta::reference("metadata", &route.metadata)?;
-        let rules = each("rules", &route.rules, |rule| {
-            Ok(Rule {
-                matches: each("matches", &rule.matches, route::http_match)?,
-                then: OutboundRule {
-                    backends: match http_refusal(&meta, rule) {
-                        Some(refusal) => Err(refusal),
-                        None => backend::http(&meta, &rule.backends)?,
-                    },
-                },
-            })
-        })?;
-        Ok(Route {
-            hosts: route::hosts(&route.hosts)?,
-            meta,
-            rules,
-        })
-    })?;
-    Ok(RouteTable { routes })
+fn of_http1(
+    http: &outbound::proxy_protocol::Http1,
+) -> Result<(RouteTable<OutboundRule>, Option<BreakerPolicy>), DecodeError> {
+    let breaker = retry::accrual(&http.failure_accrual).map_err(|e| e.within("http1"))?;
+    Ok((http_routes("http1.routes", &http.routes, breaker)?, breaker))
 }
 
-fn grpc_routes(field: &str, routes: &[GrpcRoute]) -> Result<RouteTable<OutboundRule>, DecodeError> {
-    let matches = routes.iter().flat_map(|r| &r.rules).flat_map(|r| &r.matches);
-    check_size(
-        field,
-        routes.iter().map(|r| r.rules.len()),
-        matches.map(route::grpc_patterns),
-    )?;
-    let routes = each(field, routes, |route| {
-        let meta = meta::reference("metadata", &route.metadata)?;
-        let rules = each("rules", &route.rules, |rule| {
-            Ok(Rule {
-                matches: each("matches", &rule.matches, route::grpc_match)?,
-                then: OutboundRule {
-                    backends: match grpc_refusal(&meta, rule) {
-                        Some(refusal) => Err(refusal),
-                        None => backend::grpc(&meta, &rule.backends)?,
-                    },
-                },
-            })
-        })?;
-        Ok(Route {
-            hosts: route::hosts(&route.hosts)?,
-            meta,
-            rules,
-        })
-    })?;
-    Ok(RouteTable { routes })
+/// Without accrual of its own, what shuts endpoints for HTTP/1 shuts them here too: they are the same.
+fn of_opaque(
+    opaque: &outbound::proxy_protocol::Opaque,
+    http: Option<BreakerPolicy>,
+) -> Result<OpaqueRoute, DecodeError> {
+    let own = retry::accrual(&opaque.failure_accrual).map_err(|e| e.within("opaque"))?;
+    opaque_route("opaque.routes", &opaque.routes, own.or(http))
 }
 
-fn http_refusal(route: &ResourceRef, rule: &http_route::Rule) -> Option<Unsupported> {
-    use http_route::filter::Kind;
-    let asked = Asked {
-        filter: rule.filters.first().map(|filter| match &filter.kind {
-            Some(Kind::FailureInjector(fault)) => format!("failure_injector ({:?})", fault.message),
-            Some(Kind::RequestHeaderModifier(_)) => "request_header_modifier".to_owned(),
-            Some(Kind::Redirect(_)) => "redirect".to_owned(),
-            Some(Kind::ResponseHeaderModifier(_)) => "response_header_modifier".to_owned(),
-            None => "(of an unknown kind)".to_owned(),
-        }),
-        timeouts: is_set(&rule.request_timeout) || rule.timeouts.as_ref().is_some_and(limits_time),
-        retries: rule.retry.as_ref().is_some_and(|retry| retry.max_retries > 0),
-        overrides: rule.allow_l5d_request_headers,
+/// Reads the routes of one kind; their messages differ by name, and by the functions that read their parts.
+macro_rules! routes {
+    ($name:ident, $route:ty, $rule:ident, $patterns:path, $match:path) => {
+        fn $name(
+            field: &str,
+            routes: &[$route],
+            breaker: Option<BreakerPolicy>,
+        ) -> Result<RouteTable<OutboundRule>, DecodeError> {
+            let matches = routes
+                .iter()
+                .flat_map(|r| &r.rules)
+                .flat_map(|r| &r.matches);
+            check_size(
+                field,
+                routes.iter().map(|r| r.rules.len()),
+                matches.map($patterns),
+            )?;
+            let routes = each(field, routes, |route| {
+                let meta = meta::reference("metadata", &route.metadata)?;
+                let rules = each("rules", &route.rules, |rule| {
+                    Ok(Rule {
+                        matches: each("matches", &rule.matches, $match)?,
+                        then: $rule(&meta, rule, breaker)?,
+                    })
+                })?;
+                Ok(Route {
+                    hosts: route::hosts(&route.hosts)?,
+                    meta,
+                    rules,
+                })
+            })?;
+            Ok(RouteTable { routes })
+        }
     };
-    asked.refusal(route)
 }
 
-fn grpc_refusal(route: &ResourceRef, rule: &grpc_route::Rule) -> Option<Unsupported> {
-    use grpc_route::filter::Kind;
-    let asked = Asked {
-        filter: rule.filters.first().map(|filter| match &filter.kind {
-            Some(Kind::FailureInjector(fault)) => format!("failure_injector ({:?})", fault.message),
-            Some(Kind::RequestHeaderModifier(_)) => "request_header_modifier".to_owned(),
-            None => "(of an unknown kind)".to_owned(),
-        }),
-        timeouts: is_set(&rule.request_timeout) || rule.timeouts.as_ref().is_some_and(limits_time),
-        retries: rule.retry.as_ref().is_some_and(|retry| retry.max_retries > 0),
-        overrides: rule.allow_l5d_request_headers,
+routes!(
+    http_routes,
+    HttpRoute,
+    http_rule,
+    route::http_patterns,
+    route::http_match
+);
+routes!(
+    grpc_routes,
+    GrpcRoute,
+    grpc_rule,
+    route::grpc_patterns,
+    route::grpc_match
+);
+
+/// Reads what a rule of one kind does.
+macro_rules! rule {
+    ($name:ident, $kind:ident, $filters:path, $backends:path, $retry:path) => {
+        fn $name(
+            route: &ResourceRef,
+            rule: &$kind::Rule,
+            breaker: Option<BreakerPolicy>,
+        ) -> Result<OutboundRule, DecodeError> {
+            let backends = $backends(route, &rule.backends, breaker)?;
+            let own = $filters(route, &rule.filters)?;
+            let (filters, backends) = joined(own, extensions(&rule.rewrites, &rule.delays)?, backends);
+            Ok(OutboundRule {
+                backends,
+                filters,
+                mirrors: mirrors(&rule.mirrors, breaker)?,
+                timeouts: retry::timeouts(&rule.timeouts, &rule.request_timeout)?,
+                retry: $retry(&rule.retry)?,
+                allow_overrides: rule.allow_l5d_request_headers,
+                classes: Arc::default(),
+                labels: Arc::default(),
+            })
+        }
     };
-    asked.refusal(route)
 }
 
-fn limits_time(timeouts: &Timeouts) -> bool {
-    is_set(&timeouts.request) || is_set(&timeouts.response) || is_set(&timeouts.idle)
-}
+rule!(
+    http_rule,
+    http_route,
+    filter::of_outbound_http,
+    backend::http,
+    retry::http
+);
+rule!(
+    grpc_rule,
+    grpc_route,
+    filter::of_outbound_grpc,
+    backend::grpc,
+    retry::grpc
+);
 
-/// What a rule asks for beyond matches and backends, none of which this version enforces.
-struct Asked {
-    filter: Option<String>,
-    timeouts: bool,
-    retries: bool,
-    overrides: bool,
-}
-
-impl Asked {
-    fn refusal(self, route: &ResourceRef) -> Option<Unsupported> {
-        let refuse = |field: &str, remedy| Some(not_enforced(route, field, remedy));
-        if let Some(filter) = self.filter {
-            return refuse(&format!("the filter {filter}"), "remove it from the route");
+/// A filter that is refused refuses the rule.
+fn joined(own: Filters, ours: Vec<Filter>, backends: backend::Choice) -> (Vec<Filter>, backend::Choice) {
+    match own {
+        Ok(mut filters) => {
+            filters.extend(ours);
+            (filters, backends)
         }
-        if self.timeouts {
-            return refuse(
-                "timeouts",
-                "remove them from the route, or the annotations timeout.linkerd.io/* from it and the Service",
-            );
-        }
-        if self.retries {
-            return refuse(
-                "retry",
-                "remove the annotations retry.linkerd.io/* from the route and the Service",
-            );
-        }
-        if self.overrides {
-            return refuse(
-                "allow_l5d_request_headers",
-                "start the policy controller without --allow-l5d-request-headers",
-            );
-        }
-        None
+        Err(why) => (Vec::new(), Err(why)),
     }
+}
+
+/// The filters that are ours; they stand after the others.
+fn extensions(
+    rewrites: &[outbound::Rewrite],
+    delays: &[outbound::Delay],
+) -> Result<Vec<Filter>, DecodeError> {
+    let mut filters = each("rewrites", rewrites, filter::rewrite)?;
+    filters.extend(each("delays", delays, filter::delay)?);
+    Ok(filters)
+}
+
+fn mirrors(list: &[outbound::Mirror], breaker: Option<BreakerPolicy>) -> Result<Vec<Mirror>, DecodeError> {
+    bounded("mirrors", list.len(), MAX_MIRRORS)?;
+    each("mirrors", list, |mirror| {
+        let to = required("backend", &mirror.backend)?;
+        Ok(Mirror {
+            backend: Arc::new(backend::backend(to, Vec::new(), breaker)?),
+            ratio: filter::ratio(&mirror.ratio)?,
+        })
+    })
 }
 
 /// What one rule of an opaque or TLS route does; a route without rules leads nowhere.
 macro_rules! action {
-    ($kind:ident, $meta:expr, $rules:expr) => {
+    ($kind:ident, $meta:expr, $rules:expr, $breaker:expr) => {
         match $rules {
             [] => Ok(OpaqueAction::NoRoute),
             [rule] => match rule.filters.first().map(|filter| &filter.kind) {
@@ -256,7 +229,7 @@ macro_rules! action {
                     "a filter of an unknown kind",
                     "remove it from the route",
                 ))),
-                None => backend::$kind($meta, &rule.backends).map(|choice| match choice {
+                None => backend::$kind($meta, &rule.backends, $breaker).map(|choice| match choice {
                     Ok(distribution) => OpaqueAction::Forward(distribution),
                     Err(refusal) => OpaqueAction::Invalid(refusal),
                 }),
@@ -278,7 +251,11 @@ fn misconfigured(route: &ResourceRef, message: &str) -> Unsupported {
     }
 }
 
-fn opaque_route(field: &str, routes: &[outbound::OpaqueRoute]) -> Result<OpaqueRoute, DecodeError> {
+fn opaque_route(
+    field: &str,
+    routes: &[outbound::OpaqueRoute],
+    breaker: Option<BreakerPolicy>,
+) -> Result<OpaqueRoute, DecodeError> {
     let Some(first) = routes.first() else {
         return Ok(OpaqueRoute {
             meta: Arc::new(ResourceRef::of_default("none")),
@@ -288,20 +265,24 @@ fn opaque_route(field: &str, routes: &[outbound::OpaqueRoute]) -> Result<OpaqueR
     let at = |e: DecodeError| e.within(&format!("{field}[0]"));
     let meta = meta::reference("metadata", &first.metadata).map_err(at)?;
     let action = match routes.len() {
-        1 => action!(opaque_route, &meta, first.rules.as_slice()).map_err(at)?,
+        1 => action!(opaque_route, &meta, first.rules.as_slice(), breaker).map_err(at)?,
         _ => OpaqueAction::Invalid(not_enforced(&meta, "one of several opaque routes", "leave one")),
     };
     Ok(OpaqueRoute { meta, action })
 }
 
-fn tls_routes(field: &str, routes: &[outbound::TlsRoute]) -> Result<Vec<TlsRoute>, DecodeError> {
+fn tls_routes(
+    field: &str,
+    routes: &[outbound::TlsRoute],
+    breaker: Option<BreakerPolicy>,
+) -> Result<Vec<TlsRoute>, DecodeError> {
     check_size(field, routes.iter().map(|r| r.rules.len()), std::iter::empty())?;
     each(field, routes, |route| {
         let meta = meta::reference("metadata", &route.metadata)?;
         Ok(TlsRoute {
             snis: route::snis(&route.snis)?,
             route: OpaqueRoute {
-                action: action!(tls_route, &meta, route.rules.as_slice())?,
+                action: action!(tls_route, &meta, route.rules.as_slice(), breaker)?,
                 meta,
             },
         })

@@ -93,6 +93,7 @@ pub(super) fn http_match(m: &HttpRouteMatch) -> Result<RequestMatch, DecodeError
             Some(m) => Some(method(m).map_err(|e| e.within("method"))?),
             None => None,
         },
+        condition: None,
     })
 }
 
@@ -161,7 +162,7 @@ fn query(m: &http_route::QueryParamMatch) -> Result<QueryMatch, DecodeError> {
     })
 }
 
-fn method(m: &HttpMethod) -> Result<Method, DecodeError> {
+pub(super) fn method(m: &HttpMethod) -> Result<Method, DecodeError> {
     use http_method::Registered;
     let name = match required("type", &m.r#type)? {
         http_method::Type::Registered(number) => Registered::try_from(*number)

@@ -1,20 +1,18 @@
-//! Endpoints, updates of them, and profiles.
+//! Endpoints and updates of them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use outrigger_policy::endpoint::{Endpoint, EndpointTls, Http2Params, ProtocolHint};
-use outrigger_policy::name::{Identity, ResourceRef};
-use outrigger_policy::profile::Profile;
+use outrigger_policy::name::Identity;
 
-use super::meta::{duration, reference};
+use super::meta::duration;
 use crate::destination::http2_client_params::{FlowControl, Internals, KeepAlive};
 use crate::destination::protocol_hint::{H2, Opaque, OpaqueTransport, Protocol};
 use crate::destination::tls_identity::{DnsLikeIdentity, Strategy, UriLikeIdentity};
 use crate::destination::{
-    AddrSet, AuthorityOverride, DestinationProfile, Http2ClientParams, NoEndpoints, RetryBudget, Route,
-    TlsIdentity, Update, WeightedAddr, WeightedAddrSet, update,
+    AddrSet, AuthorityOverride, Http2ClientParams, NoEndpoints, TlsIdentity, Update, WeightedAddr,
+    WeightedAddrSet, update,
 };
 use crate::net::{IPv6, IpAddress, TcpAddress, ip_address};
 
@@ -78,35 +76,6 @@ pub fn tcp_address(addr: SocketAddr) -> TcpAddress {
     TcpAddress {
         ip: Some(ip(addr.ip())),
         port: addr.port().into(),
-    }
-}
-
-/// A profile, with the default retry budget (a fifth, and 10 per second, over 10 s).
-///
-/// `parent` is the Service that the destination is, `profile_ref` the ServiceProfile. A profile that this version
-/// does not enforce is written with one route without a condition.
-pub fn profile(
-    profile: &Profile,
-    parent: Option<&ResourceRef>,
-    profile_ref: Option<&ResourceRef>,
-) -> DestinationProfile {
-    DestinationProfile {
-        fully_qualified_name: profile
-            .fully_qualified_name
-            .as_deref()
-            .unwrap_or_default()
-            .to_owned(),
-        opaque_protocol: profile.opaque,
-        routes: profile.unsupported.iter().map(|_| Route::default()).collect(),
-        retry_budget: Some(RetryBudget {
-            retry_ratio: 0.2,
-            min_retries_per_second: 10,
-            ttl: Some(duration(Duration::from_secs(10))),
-        }),
-        dst_overrides: Vec::new(),
-        endpoint: profile.endpoint.as_ref().map(weighted_addr),
-        parent_ref: parent.map(reference),
-        profile_ref: profile_ref.map(reference),
     }
 }
 

@@ -1,39 +1,34 @@
 //! Inbound policies.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use outrigger_policy::Unsupported;
 use outrigger_policy::authz::{Authentication, Authorization, Network};
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol, InboundRule};
 use outrigger_policy::name::ResourceRef;
+use outrigger_policy::rate_limit::RateLimitPolicy;
 use outrigger_policy::route::{Route, RouteTable, Rule};
 
 use super::endpoint::ip;
 use super::error::EncodeError;
 use super::meta::{duration, reference};
-use super::route;
+use super::{filter, route};
 use crate::decode::localhost;
-use crate::grpc_route::GrpcFailureInjector;
-use crate::http_route::HttpFailureInjector;
 use crate::inbound::authn::permit_mesh_tls::{Clients, PermitClientIdentities};
 use crate::inbound::authn::{Permit, PermitMeshTls, PermitUnauthenticated};
+use crate::inbound::http_local_rate_limit::r#override::ClientIdentities;
+use crate::inbound::http_local_rate_limit::{Limit, Override};
 use crate::inbound::proxy_protocol::{Detect, Grpc, Http1, Http2, Kind, Opaque, Tls};
 use crate::inbound::{
-    self, Authn, Authz, GrpcRoute, HttpRoute, Identity, IdentitySuffix, ProxyProtocol, Server, grpc_route,
-    http_route,
+    self, Authn, Authz, GrpcRoute, HttpLocalRateLimit, HttpRoute, Identity, IdentitySuffix, ProxyProtocol,
+    Server, grpc_route, http_route,
 };
 use crate::net::IpNetwork;
 
 /// How long readers look for first bytes on a port that is not enforced as a whole.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The HTTP status with which readers answer on a route that is not enforced.
-const FAULT_STATUS: u32 = 500;
-
-/// gRPC's INTERNAL, for the same.
-const FAULT_CODE: u32 = 13;
 
 /// A policy.
 ///
@@ -57,20 +52,24 @@ pub fn server(policy: &InboundPolicy) -> Result<Server, EncodeError> {
 }
 
 fn protocol(policy: &InboundPolicy, servers: &[Authorization]) -> Result<Kind, EncodeError> {
+    let limit = policy.rate_limit.as_deref().map(rate_limit);
     Ok(match &policy.protocol {
         InboundProtocol::Detect { timeout, routes } => Kind::Detect(Detect {
             timeout: Some(duration(*timeout)),
             http_routes: http_routes(routes, servers)?,
-            http_local_rate_limit: None,
+            http_local_rate_limit: limit,
         }),
         InboundProtocol::Http1(routes) => Kind::Http1(Http1 {
             routes: http_routes(routes, servers)?,
-            local_rate_limit: None,
+            local_rate_limit: limit,
         }),
         InboundProtocol::Http2(routes) => Kind::Http2(Http2 {
             routes: http_routes(routes, servers)?,
-            local_rate_limit: None,
+            local_rate_limit: limit,
         }),
+        InboundProtocol::Grpc(_) | InboundProtocol::Opaque | InboundProtocol::Tls if limit.is_some() => {
+            return Err(EncodeError("only a port that takes HTTP can have a rate limit"));
+        }
         InboundProtocol::Grpc(routes) => Kind::Grpc(Grpc {
             routes: grpc_routes(routes, servers)?,
         }),
@@ -78,8 +77,8 @@ fn protocol(policy: &InboundPolicy, servers: &[Authorization]) -> Result<Kind, E
         InboundProtocol::Tls => Kind::Tls(Tls {}),
         InboundProtocol::Invalid(why) => {
             let rule = InboundRule {
-                authorizations: [].into(),
                 unsupported: Some(why.clone()),
+                ..InboundRule::new([].into())
             };
             Kind::Detect(Detect {
                 timeout: Some(duration(DETECT_TIMEOUT)),
@@ -90,54 +89,86 @@ fn protocol(policy: &InboundPolicy, servers: &[Authorization]) -> Result<Kind, E
     })
 }
 
-fn http_routes(
-    table: &RouteTable<InboundRule>,
-    servers: &[Authorization],
-) -> Result<Vec<HttpRoute>, EncodeError> {
-    let rule = |rule: &Rule<InboundRule>| {
-        Ok(http_route::Rule {
-            matches: rule
-                .matches
-                .iter()
-                .map(route::http_match)
-                .collect::<Result<_, _>>()?,
-            filters: rule.then.unsupported.iter().map(http_fault).collect(),
-        })
+/// The routes of one kind; their messages differ by name, and by the functions that write their parts. A rule that is
+/// refused fails every request.
+macro_rules! routes {
+    ($name:ident, $route:ident, $kind:ident, $match:path, $filter:path, $fault:path) => {
+        fn $name(
+            table: &RouteTable<InboundRule>,
+            servers: &[Authorization],
+        ) -> Result<Vec<$route>, EncodeError> {
+            let rule = |rule: &Rule<InboundRule>| {
+                let filters = match &rule.then.unsupported {
+                    Some(why) => vec![$filter(&$fault(why))?],
+                    None => rule
+                        .then
+                        .filters
+                        .iter()
+                        .map($filter)
+                        .collect::<Result<_, _>>()?,
+                };
+                Ok($kind::Rule {
+                    matches: rule.matches.iter().map($match).collect::<Result<_, _>>()?,
+                    filters,
+                })
+            };
+            let route = |r: &Route<InboundRule>| {
+                Ok($route {
+                    metadata: Some(reference(&r.meta)),
+                    hosts: route::hosts(&r.hosts),
+                    authorizations: own(r, servers)?.iter().map(authorization).collect(),
+                    rules: r.rules.iter().map(rule).collect::<Result<_, _>>()?,
+                })
+            };
+            table.routes.iter().map(route).collect()
+        }
     };
-    let route = |r: &Route<InboundRule>| {
-        Ok(HttpRoute {
-            metadata: Some(reference(&r.meta)),
-            hosts: route::hosts(&r.hosts),
-            authorizations: own(r, servers)?.iter().map(authorization).collect(),
-            rules: r.rules.iter().map(rule).collect::<Result<_, _>>()?,
-        })
-    };
-    table.routes.iter().map(route).collect()
 }
 
-fn grpc_routes(
-    table: &RouteTable<InboundRule>,
-    servers: &[Authorization],
-) -> Result<Vec<GrpcRoute>, EncodeError> {
-    let rule = |rule: &Rule<InboundRule>| {
-        Ok(grpc_route::Rule {
-            matches: rule
-                .matches
-                .iter()
-                .map(route::grpc_match)
-                .collect::<Result<_, _>>()?,
-            filters: rule.then.unsupported.iter().map(grpc_fault).collect(),
+routes!(
+    http_routes,
+    HttpRoute,
+    http_route,
+    route::http_match,
+    filter::inbound_http,
+    filter::fault
+);
+routes!(
+    grpc_routes,
+    GrpcRoute,
+    grpc_route,
+    route::grpc_match,
+    filter::inbound_grpc,
+    filter::grpc_fault
+);
+
+fn rate_limit(policy: &RateLimitPolicy) -> HttpLocalRateLimit {
+    let limit = |limit: Option<NonZeroU32>| {
+        limit.map(|limit| Limit {
+            requests_per_second: limit.get(),
         })
     };
-    let route = |r: &Route<InboundRule>| {
-        Ok(GrpcRoute {
-            metadata: Some(reference(&r.meta)),
-            hosts: route::hosts(&r.hosts),
-            authorizations: own(r, servers)?.iter().map(authorization).collect(),
-            rules: r.rules.iter().map(rule).collect::<Result<_, _>>()?,
-        })
+    let clients = |clients: &[outrigger_policy::name::Identity]| ClientIdentities {
+        identities: clients
+            .iter()
+            .map(|id| Identity {
+                name: id.as_str().to_owned(),
+            })
+            .collect(),
     };
-    table.routes.iter().map(route).collect()
+    HttpLocalRateLimit {
+        metadata: Some(reference(&policy.meta)),
+        total: limit(policy.total),
+        identity: limit(policy.identity),
+        overrides: policy
+            .overrides
+            .iter()
+            .map(|over| Override {
+                limit: limit(over.limit),
+                clients: Some(clients(&over.clients)),
+            })
+            .collect(),
+    }
 }
 
 /// What the rules of a route allow beyond the server's authorizations; it must be the same for all of them.
@@ -163,28 +194,6 @@ fn without_localhost(list: &[Authorization]) -> &[Authorization] {
     match list {
         [rest @ .., last] if *last == localhost() => rest,
         all => all,
-    }
-}
-
-fn http_fault(why: &Unsupported) -> http_route::Filter {
-    let injector = HttpFailureInjector {
-        status: FAULT_STATUS,
-        message: why.to_string(),
-        ratio: None,
-    };
-    http_route::Filter {
-        kind: Some(http_route::filter::Kind::FailureInjector(injector)),
-    }
-}
-
-fn grpc_fault(why: &Unsupported) -> grpc_route::Filter {
-    let injector = GrpcFailureInjector {
-        code: FAULT_CODE,
-        message: why.to_string(),
-        ratio: None,
-    };
-    grpc_route::Filter {
-        kind: Some(grpc_route::filter::Kind::FailureInjector(injector)),
     }
 }
 

@@ -5,9 +5,12 @@
 
 pub mod endpoint;
 mod error;
+mod filter;
 pub mod inbound;
 mod meta;
 pub mod outbound;
+pub mod profile;
+mod retry;
 mod route;
 
 pub use error::EncodeError;

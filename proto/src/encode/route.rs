@@ -12,6 +12,8 @@ use crate::http_route::{self, HttpRouteMatch, header_match, host_match, path_mat
 use crate::http_types::{HttpMethod, http_method};
 use crate::tls_route::{SniMatch, sni_match};
 
+const CONDITION: EncodeError = EncodeError("only a ServiceProfile can have conditions");
+
 pub(super) fn hosts(list: &[HostMatch]) -> Vec<http_route::HostMatch> {
     let host = |host: &HostMatch| match host {
         HostMatch::Exact(name) => host_match::Match::Exact(name.to_string()),
@@ -41,6 +43,9 @@ pub(super) fn snis(list: &[HostMatch]) -> Vec<SniMatch> {
 }
 
 pub(super) fn http_match(m: &RequestMatch) -> Result<HttpRouteMatch, EncodeError> {
+    if m.condition.is_some() {
+        return Err(CONDITION);
+    }
     if m.rpc.is_some() {
         return Err(EncodeError(
             "an HTTP route can't match gRPC methods: use a gRPC route",
@@ -56,6 +61,9 @@ pub(super) fn http_match(m: &RequestMatch) -> Result<HttpRouteMatch, EncodeError
 }
 
 pub(super) fn grpc_match(m: &RequestMatch) -> Result<GrpcRouteMatch, EncodeError> {
+    if m.condition.is_some() {
+        return Err(CONDITION);
+    }
     let (Some(rpc), None, None, true) = (&m.rpc, &m.path, &m.method, m.query.is_empty()) else {
         return Err(EncodeError(
             "a gRPC route matches gRPC methods and headers: use an HTTP route",
@@ -109,7 +117,7 @@ fn query_param(m: &QueryMatch) -> Result<http_route::QueryParamMatch, EncodeErro
     })
 }
 
-fn method(method: &Method) -> HttpMethod {
+pub(super) fn method(method: &Method) -> HttpMethod {
     let kind = match http_method::Registered::from_str_name(method.as_str()) {
         Some(registered) => http_method::Type::Registered(registered.into()),
         None => http_method::Type::Unregistered(method.to_string()),

@@ -6,6 +6,9 @@ use protox::prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value,
 };
 
+/// Fields from this number on are ours alone.
+pub(crate) const FIRST_EXTENSION: u32 = 50_000;
+
 /// Messages nested deeper than this stay empty.
 const DEPTH: usize = 6;
 
@@ -22,15 +25,31 @@ pub(crate) fn pool(dir: &Path) -> DescriptorPool {
 }
 
 /// Random bytes that make a value; past the end all is zero, which leaves fields out.
-pub(crate) struct Tape<'a>(std::slice::Iter<'a, u8>);
+pub(crate) struct Tape<'a> {
+    bytes: std::slice::Iter<'a, u8>,
+    /// Fields from this number on are left out.
+    end: u32,
+}
 
 impl<'a> Tape<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes.iter())
+        Self {
+            bytes: bytes.iter(),
+            end: u32::MAX,
+        }
+    }
+
+    /// Values of which Linkerd knows every field.
+    #[allow(dead_code, reason = "one of the tests compares with Linkerd")]
+    pub(crate) fn without_extensions(bytes: &'a [u8]) -> Self {
+        Self {
+            end: FIRST_EXTENSION,
+            ..Self::new(bytes)
+        }
     }
 
     fn byte(&mut self) -> u8 {
-        self.0.next().copied().unwrap_or(0)
+        self.bytes.next().copied().unwrap_or(0)
     }
 
     fn word(&mut self) -> u64 {
@@ -47,7 +66,7 @@ impl<'a> Tape<'a> {
 pub(crate) fn random(descriptor: MessageDescriptor, tape: &mut Tape<'_>, depth: usize) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     for field in descriptor.fields() {
-        if depth < DEPTH && tape.byte() % 3 == 1 {
+        if field.number() < tape.end && depth < DEPTH && tape.byte() % 3 == 1 {
             fill(&mut message, &field, tape, depth);
         }
     }

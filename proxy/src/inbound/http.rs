@@ -168,7 +168,7 @@ fn admit(connection: &Connection, request: &Request<Body>, exchange: &mut Exchan
             return Err(Fault::new(Kind::Unauthorized, Side::Client));
         }
     }
-    match &found.then.unsupported {
+    match policy.unenforced().or_else(|| found.then.unenforced(found.meta)) {
         Some(why) => Err(Fault::because(Kind::Policy, Side::Control, why.to_string())),
         None => Ok(()),
     }

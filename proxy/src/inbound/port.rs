@@ -42,9 +42,9 @@ impl Port {
 /// that matters, whatever the client then says.
 pub fn may_dial_early(policy: &InboundPolicy) -> bool {
     match &policy.protocol {
-        InboundProtocol::Detect { routes, .. } => routes
-            .rules()
-            .all(|(_, rule)| rule.unsupported.is_none() && rule.authorizations == policy.authorizations),
+        InboundProtocol::Detect { routes, .. } => routes.rules().all(|(meta, rule)| {
+            rule.unenforced(meta).is_none() && rule.authorizations == policy.authorizations
+        }),
         InboundProtocol::Opaque | InboundProtocol::Tls => true,
         InboundProtocol::Http1(_)
         | InboundProtocol::Http2(_)

@@ -14,7 +14,7 @@ use outrigger_policy::outbound::{
     Backend as PolicyBackend, Dispatch, Distribution, LoadParams, OpaqueAction, OpaqueRoute, OutboundPolicy,
     OutboundProtocol, OutboundRule, TlsRoute,
 };
-use outrigger_policy::route::RouteTable;
+use outrigger_policy::route::{RouteTable, distribute};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -255,13 +255,10 @@ impl Backends {
         let ready = |backend: &Backend| backend.as_ref().is_ok_and(|balancer| balancer.is_ready());
         let chosen = match self {
             Self::Empty => None,
-            Self::First(backends) if backends.len() == 1 => backends.first(),
-            // With none ready, the first: its fail-fast decides.
-            Self::First(backends) => backends
-                .iter()
-                .find(|backend| ready(backend))
-                .or_else(|| backends.first()),
-            Self::Random(backends) => weighted(backends, ready).or_else(|| weighted(backends, |_| true)),
+            Self::First(backends) => distribute::first_available(backends, ready),
+            Self::Random(backends) => {
+                distribute::random_available(backends, ready, &mut fastrand::Rng::new())
+            }
         };
         match chosen {
             Some(Ok(balancer)) => Ok(balancer),
@@ -269,27 +266,6 @@ impl Backends {
             None => Err(Fault::new(Kind::NoBackend, Side::Control)),
         }
     }
-}
-
-/// One of the backends that `admit` lets through, at random by weight.
-fn weighted(backends: &[(Backend, u32)], admit: impl Fn(&Backend) -> bool) -> Option<&Backend> {
-    let admitted = || {
-        backends
-            .iter()
-            .filter(|(backend, weight)| *weight > 0 && admit(backend))
-    };
-    let total: u64 = admitted().map(|(_, weight)| u64::from(*weight)).sum();
-    if total == 0 {
-        return None;
-    }
-    let mut point = fastrand::u64(..total);
-    for (backend, weight) in admitted() {
-        match point.checked_sub(u64::from(*weight)) {
-            Some(left) => point = left,
-            None => return Some(backend),
-        }
-    }
-    None
 }
 
 impl Builder {
@@ -321,7 +297,7 @@ impl Builder {
 
     /// Makes a policy live; backends that are known already are kept as they are.
     pub fn router(self: &Arc<Self>, policy: &OutboundPolicy) -> Router {
-        let rules = |table: &RouteTable<OutboundRule>| table.map(|_, rule| self.rule(rule));
+        let rules = |table: &RouteTable<OutboundRule>| table.map(|meta, rule| self.rule(meta, rule));
         let protocol = match &policy.protocol {
             OutboundProtocol::Detect { http1, http2, opaque } => Protocol::Detect {
                 http1: rules(http1),
@@ -346,18 +322,21 @@ impl Builder {
         }
     }
 
-    fn rule(self: &Arc<Self>, rule: &OutboundRule) -> Rule {
-        Rule(
-            rule.backends
-                .as_ref()
-                .map(|distribution| self.backends(distribution))
-                .map_err(Clone::clone),
-        )
+    /// What a rule asks for in vain refuses all that would take it.
+    fn rule(self: &Arc<Self>, route: &ResourceRef, rule: &OutboundRule) -> Rule {
+        Rule(match (&rule.backends, rule.unenforced(route)) {
+            (Ok(distribution), None) => Ok(self.backends(distribution)),
+            (Err(why), _) => Err(why.clone()),
+            (_, Some(why)) => Err(why),
+        })
     }
 
     fn opaque(self: &Arc<Self>, route: &OpaqueRoute) -> Opaque {
         let backends = match &route.action {
-            OpaqueAction::Forward(distribution) => Ok(self.backends(distribution)),
+            OpaqueAction::Forward(distribution) => match route.unenforced() {
+                None => Ok(self.backends(distribution)),
+                Some(why) => Err(Refusal::Invalid(why)),
+            },
             OpaqueAction::Forbid => Err(Refusal::Forbidden),
             OpaqueAction::NoRoute => Err(Refusal::NoRoute),
             OpaqueAction::Invalid(why) => Err(Refusal::Invalid(why.clone())),
@@ -393,7 +372,7 @@ impl Builder {
                 let endpoint = self.endpoint(description.clone(), &"".into(), LoadParams::default());
                 Balancer::fixed(Arc::new(endpoint))
             })),
-            Dispatch::Balance { path, load } => Ok(self
+            Dispatch::Balance { path, load, .. } => Ok(self
                 .balancers
                 .get_or(&(path.clone(), *load), || self.balancer(path.clone(), *load))),
         }

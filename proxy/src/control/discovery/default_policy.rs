@@ -21,10 +21,7 @@ pub fn of_port(default: &DefaultInbound, port: u16) -> InboundPolicy {
             timeout: default.detect_timeout,
             routes: RouteTable::catch_all(
                 Arc::new(ResourceRef::of_default("default")),
-                InboundRule {
-                    authorizations: authorizations.clone(),
-                    unsupported: None,
-                },
+                InboundRule::new(authorizations.clone()),
             ),
         },
     };
@@ -32,6 +29,7 @@ pub fn of_port(default: &DefaultInbound, port: u16) -> InboundPolicy {
         meta,
         protocol,
         authorizations,
+        rate_limit: None,
     }
 }
 

@@ -92,5 +92,6 @@ fn invalid(error: &DecodeError) -> InboundPolicy {
             "the server can't be read: {error}: ask the controller"
         ))),
         authorizations: Arc::default(),
+        rate_limit: None,
     }
 }

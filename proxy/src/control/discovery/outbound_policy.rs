@@ -105,5 +105,6 @@ fn invalid(error: &DecodeError) -> OutboundPolicy {
             "the policy can't be read: {error}: ask the controller"
         ))),
         authority: "".into(),
+        budget: None,
     }
 }

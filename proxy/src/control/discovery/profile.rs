@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outrigger_policy::Unsupported;
 use outrigger_policy::profile::Profile;
-use outrigger_proto::decode::outbound::profile as decode;
+use outrigger_proto::decode::profile::profile as decode;
 use outrigger_proto::destination::destination_client::DestinationClient;
 use outrigger_proto::destination::{DestinationProfile, GetDestination};
 use tokio::runtime::Handle;

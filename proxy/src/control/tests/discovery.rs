@@ -73,7 +73,7 @@ fn encoded(policy: &OutboundPolicy) -> api::OutboundPolicy {
 }
 
 fn profile(profile: &Profile) -> outrigger_proto::destination::DestinationProfile {
-    encode::endpoint::profile(profile, None, None)
+    encode::profile::profile(profile, None, None)
 }
 
 /// The addresses of a set; `None` while there is none.
