@@ -581,7 +581,7 @@ mod outbound_policies {
     fn broken_traffic_management_is_an_error_that_names_the_field() {
         let at = |e: DecodeError| {
             let field = e.field().strip_prefix("protocol.http1.routes[0].rules[0].");
-            field.unwrap_or(e.field()).to_owned()
+            field.unwrap_or_else(|| e.field()).to_owned()
         };
         let retry = |change: fn(&mut http_route::Retry)| {
             let mut retry = http_route::Retry {
