@@ -3,6 +3,7 @@
 use outrigger_policy::inbound::InboundProtocol;
 use outrigger_policy::outbound::{Dispatch, OpaqueAction, OutboundProtocol};
 use outrigger_policy::profile::Profile;
+use outrigger_policy::route::filter::Filter;
 use outrigger_proto::destination::Update;
 use tonic::{Code, Status, Streaming};
 
@@ -155,12 +156,9 @@ async fn routes_and_annotations_that_are_not_enforced_refuse_their_service() {
         let OutboundProtocol::Detect { http1, http2, opaque } = policy.protocol else {
             panic!("{policy:?}")
         };
-        assert!(
-            http1
-                .rules()
-                .chain(http2.rules())
-                .all(|(_, rule)| rule.backends.is_err())
-        );
+        for (_, rule) in http1.rules().chain(http2.rules()) {
+            assert!(matches!(&rule.filters[..], [Filter::Fail(_)]), "{rule:?}");
+        }
         assert!(matches!(opaque.action, OpaqueAction::Invalid(_)));
     }
 }
