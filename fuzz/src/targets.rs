@@ -1,6 +1,9 @@
 //! The fuzz targets: plain functions that panic when a promise is broken. `proxy/tests/corpus.rs` runs them too.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fmt::Debug;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,18 +15,23 @@ use outrigger_policy::route::host::HostMatch;
 use outrigger_policy::route::path::PathMatch;
 use outrigger_policy::route::request::RequestMatch;
 use outrigger_policy::route::{Head, Route, RouteTable, Rule};
-use outrigger_proxy::config::HeadLimits;
+use outrigger_proto::decode::{self, DecodeError};
+use outrigger_proto::destination::update::Update;
+use outrigger_proto::{destination, encode, inbound, outbound};
+use outrigger_proxy::config::env::Errors;
+use outrigger_proxy::config::{Config, HeadLimits};
 use outrigger_proxy::http::h2::frames::Frames;
 use outrigger_proxy::http::http1::gate::Gate;
 use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
 use outrigger_proxy::net::detect::tls::{self as detect_tls, Hello};
 use outrigger_proxy::net::header::{self, Decoded};
+use prost::Message;
 
 /// A name of a target, and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. A name is that of a directory of `seeds/` as well.
-pub const ALL: [Target; 7] = [
+pub const ALL: [Target; 12] = [
     ("client_hello", client_hello),
     ("http_preface", http_preface),
     ("http2_frames", http2_frames),
@@ -31,6 +39,11 @@ pub const ALL: [Target; 7] = [
     ("transport_header", transport_header),
     ("identity", identity),
     ("route_match", route_match),
+    ("outbound_policy", outbound_policy),
+    ("inbound_policy", inbound_policy),
+    ("endpoint_update", endpoint_update),
+    ("profile", profile),
+    ("configuration", configuration),
 ];
 
 /// A decision about TLS never changes with more bytes, and is made at the limit.
@@ -183,6 +196,102 @@ pub fn route_match(bytes: &[u8]) {
         table.find(&head).map(|found| *found.then),
         Some(found.unwrap_or("rest"))
     );
+}
+
+/// A policy that is accepted, and can be written again, is read as the same from what was written.
+pub fn outbound_policy(bytes: &[u8]) {
+    let Ok(message) = outbound::OutboundPolicy::decode(bytes) else {
+        return;
+    };
+    let Ok(policy) = refusing_a_field(decode::outbound::policy(message)) else {
+        return;
+    };
+    if let Ok(written) = encode::outbound::policy(&policy) {
+        let back = decode::outbound::policy(written.clone()).expect("what we write is accepted");
+        assert!(is_refused(&policy) || encode::outbound::policy(&back) == Ok(written));
+    }
+}
+
+/// The same for the policy of a port.
+pub fn inbound_policy(bytes: &[u8]) {
+    let Ok(message) = inbound::Server::decode(bytes) else {
+        return;
+    };
+    let Ok(policy) = refusing_a_field(decode::inbound::server(message)) else {
+        return;
+    };
+    if let Ok(written) = encode::inbound::server(&policy) {
+        let back = decode::inbound::server(written.clone()).expect("what we write is accepted");
+        assert!(is_refused(&policy) || encode::inbound::server(&back) == Ok(written));
+    }
+}
+
+/// Endpoints that are accepted are read as the same from what is written of them.
+pub fn endpoint_update(bytes: &[u8]) {
+    let Ok(message) = destination::Update::decode(bytes) else {
+        return;
+    };
+    match message.update {
+        Some(Update::Add(set)) => {
+            let Ok(endpoints) = refusing_a_field(decode::endpoint::weighted_addr_set(&set)) else {
+                return;
+            };
+            let written = encode::endpoint::update_add(&endpoints, HashMap::new());
+            let Some(Update::Add(set)) = written.update else {
+                panic!("endpoints are added by Add");
+            };
+            assert_eq!(decode::endpoint::weighted_addr_set(&set), Ok(endpoints));
+        }
+        Some(Update::Remove(set)) => {
+            let _removed = refusing_a_field(decode::endpoint::addr_set(&set));
+        }
+        Some(Update::NoEndpoints(_)) | None => {}
+    }
+}
+
+/// A service profile that is accepted is written, read and written again as the same.
+pub fn profile(bytes: &[u8]) {
+    let Ok(message) = destination::DestinationProfile::decode(bytes) else {
+        return;
+    };
+    if let Ok(profile) = refusing_a_field(decode::profile::profile(message)) {
+        let written = encode::profile::profile(&profile, None, None);
+        let back = decode::profile::profile(written.clone()).expect("what we write is accepted");
+        assert_eq!(encode::profile::profile(&back, None, None), written);
+    }
+}
+
+/// Whatever variables say, reading them ends, twice in the same way, and each error names what it is about.
+///
+/// The bytes are lines `NAME=value`, where the name is without its prefix.
+pub fn configuration(bytes: &[u8]) {
+    let lines = bytes.split(|byte| *byte == b'\n');
+    let pairs = lines.filter_map(|line| {
+        let at = line.iter().position(|byte| *byte == b'=')?;
+        Some((&line[..at], OsStr::from_bytes(&line[at + 1..])))
+    });
+    let variables: HashMap<_, _> = pairs.collect();
+    let lookup = |name: &str| {
+        let name = name.strip_prefix("LINKERD2_PROXY_").unwrap_or(name);
+        variables.get(name.as_bytes()).map(|value| value.to_os_string())
+    };
+    let read = || Config::from_env(&lookup).map(|(config, warnings)| (format!("{config:?}"), warnings));
+    let first = read();
+    assert_eq!(first, read());
+    if let Err(Errors(errors)) = first {
+        assert!(!errors.is_empty());
+        assert!(errors.iter().all(|error| !error.to_string().is_empty()));
+    }
+}
+
+/// Whether an element of a policy is not enforced: its reason grows by a sentence each time that it is passed on.
+fn is_refused(policy: &impl Debug) -> bool {
+    format!("{policy:?}").contains("Unsupported(")
+}
+
+/// What a decoder answered, whose refusals name the field.
+fn refusing_a_field<T>(decoded: Result<T, DecodeError>) -> Result<T, DecodeError> {
+    decoded.inspect_err(|error| assert!(!error.field().is_empty(), "{error}"))
 }
 
 /// The decision about all of the bytes; it must be that about every part of them that is decided.
