@@ -17,6 +17,7 @@ use crate::index::cluster::Cluster;
 use crate::index::pod::{Mesh, Pod};
 use crate::index::service::Service;
 use crate::index::slice::SliceEndpoint;
+use crate::resources::server::ProxyProtocol;
 
 /// The addresses behind a Service.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -68,7 +69,13 @@ pub fn of_service(
 }
 
 /// How to speak to a port of a pod. `None`: its proxy does not tell where it listens.
-pub fn of_pod(settings: &Settings, pod: &Pod, addr: SocketAddr, port: u16) -> Option<Endpoint> {
+pub fn of_pod(
+    cluster: &Cluster,
+    settings: &Settings,
+    pod: &Pod,
+    addr: SocketAddr,
+    port: u16,
+) -> Option<Endpoint> {
     let mut endpoint = Endpoint {
         labels: Arc::new(labels(pod)),
         ..Endpoint::bare(addr)
@@ -87,7 +94,7 @@ pub fn of_pod(settings: &Settings, pod: &Pod, addr: SocketAddr, port: u16) -> Op
         identity: Identity::Dns(identity.clone()),
         server_name: identity,
     });
-    endpoint.hint = match is_opaque(settings, pod, port) {
+    endpoint.hint = match is_opaque(cluster, settings, pod, port) {
         true => ProtocolHint::Opaque,
         false => ProtocolHint::Http2,
     };
@@ -102,8 +109,15 @@ pub fn of_pod(settings: &Settings, pod: &Pod, addr: SocketAddr, port: u16) -> Op
     Some(endpoint)
 }
 
-/// Whether a pod's port is not to be looked into.
-pub fn is_opaque(settings: &Settings, pod: &Pod, port: u16) -> bool {
+/// Whether a pod's port is not to be looked into, because a Server says so or the pod's list of ports.
+pub fn is_opaque(cluster: &Cluster, settings: &Settings, pod: &Pod, port: u16) -> bool {
+    let server = cluster.policies.server_of(pod, port);
+    server.is_some_and(|server| server.spec.proxy_protocol == ProxyProtocol::Opaque)
+        || is_listed_opaque(settings, pod, port)
+}
+
+/// Whether a pod's port is in its list of ports that are not to be looked into.
+pub fn is_listed_opaque(settings: &Settings, pod: &Pod, port: u16) -> bool {
     pod.opaque
         .as_ref()
         .unwrap_or(&settings.default_opaque_ports)
@@ -166,7 +180,13 @@ fn slice_endpoint(
     endpoint: &SliceEndpoint,
 ) -> Option<Endpoint> {
     let mut read = match &endpoint.pod {
-        Some((namespace, name)) => of_pod(settings, cluster.pod(namespace, name)?, addr, addr.port())?,
+        Some((namespace, name)) => of_pod(
+            cluster,
+            settings,
+            cluster.pod(namespace, name)?,
+            addr,
+            addr.port(),
+        )?,
         None => Endpoint::bare(addr),
     };
     let labels = Arc::make_mut(&mut read.labels);

@@ -5,13 +5,19 @@
 //! | [`endpoints`] | which addresses are behind a Service, and how to speak to them (`Destination.Get`) |
 //! | [`profile`] | what is at an address (`Destination.GetProfile`) |
 //! | [`outbound`] | how a destination is used (`OutboundPolicies`) |
-//! | [`inbound`] | what a pod's port accepts (`InboundServerPolicies`) |
+//! | [`inbound`] | what a pod's port accepts (`InboundServerPolicies`), by its Server ([`server`]) or by default |
+//! | [`authorization`] | who may connect, and use a route |
+//! | [`matches`] | which requests a route takes |
 
+pub mod attached;
+pub mod authorization;
 pub mod client;
 pub mod endpoints;
 pub mod inbound;
+pub mod matches;
 pub mod outbound;
 pub mod profile;
 pub mod refusal;
+pub mod server;
 pub mod service_name;
 pub mod settings;

@@ -20,7 +20,7 @@ use crate::compile::service_name::ServiceName;
 use crate::compile::settings::Settings;
 use crate::index::cluster::Cluster;
 use crate::index::service::{Service, ServicePort};
-use crate::resources::report::ObjectId;
+use crate::resources::refused::{ParentKind, RefusedBy};
 
 /// How an address is used.
 ///
@@ -136,7 +136,8 @@ fn to_service(
     let Some(declared) = service.port(port) else {
         return undefined_port(meta);
     };
-    let refused_by = cluster.service_refused_by(&id.namespace, &id.name, port, client.namespace.as_deref());
+    let client = client.namespace.as_deref();
+    let refused_by = cluster.refused(ParentKind::Service, &id.namespace, &id.name, Some(port), client);
     let refused = match &service.refused {
         Some(reason) => Some(Unsupported::new(reason.as_str())),
         None => refused_by.map(not_enforced),
@@ -144,10 +145,8 @@ fn to_service(
     balanced(settings, meta, spoken(settings, service, declared), refused)
 }
 
-fn not_enforced(by: &ObjectId) -> Unsupported {
-    Unsupported::new(format!(
-        "{by} is not enforced by this version of the control plane: remove it"
-    ))
+fn not_enforced(by: &RefusedBy) -> Unsupported {
+    Unsupported::new(by.to_string())
 }
 
 /// A policy that balances over a Service's endpoints, or that says why nothing is sent to them.

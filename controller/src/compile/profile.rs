@@ -52,10 +52,13 @@ fn at_address(cluster: &Cluster, settings: &Settings, addr: SocketAddr) -> Resul
             settings.default_opaque_ports.contains(addr.port()),
         ));
     };
-    let mut endpoint = endpoints::of_pod(settings, pod, addr, port)
+    let mut endpoint = endpoints::of_pod(cluster, settings, pod, addr, port)
         .ok_or_else(|| Refusal::Ambiguous(format!("{} does not tell where its proxy listens", pod.id)))?;
     Arc::make_mut(&mut endpoint.labels).insert("namespace".into(), pod.id.namespace.to_string());
-    Ok(at_endpoint(endpoint, endpoints::is_opaque(settings, pod, port)))
+    Ok(at_endpoint(
+        endpoint,
+        endpoints::is_opaque(cluster, settings, pod, port),
+    ))
 }
 
 fn at_name(

@@ -5,14 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::index::annotations::Context;
 use crate::index::pod::{self, Pod};
+use crate::index::policies::Policies;
+use crate::index::references;
 use crate::index::service::{self, Service};
 use crate::index::slice::{self, Slice};
 use crate::resources::object::{Located, Object};
-use crate::resources::refused::{Refused, RefusedService};
+use crate::resources::ports::PortSet;
+use crate::resources::refused::{ParentKind, Refused, RefusedBy, RefusedParent, Unusable};
 use crate::resources::report::{ObjectId, Report, Severity};
 
 type Name = (Arc<str>, Arc<str>);
@@ -28,19 +30,21 @@ pub struct Cluster {
     by_pod_ip: HashMap<IpAddr, Arc<Pod>>,
     by_host_port: HashMap<SocketAddr, (Arc<Pod>, u16)>,
     slices: HashMap<Name, Vec<Slice>>,
-    refused_services: HashMap<Name, Vec<(RefusedService, ObjectId)>>,
+    refused_parents: HashMap<(ParentKind, Name), Vec<(RefusedParent, RefusedBy)>>,
     refused_egress: Vec<RefusedEgress>,
+    /// The policies that can be used.
+    pub policies: Policies,
 }
 
 /// Addresses outside the cluster that some clients may not reach.
 #[derive(Clone, Debug, PartialEq)]
 struct RefusedEgress {
-    id: ObjectId,
+    by: RefusedBy,
     networks: Vec<(IpNet, Vec<IpNet>)>,
 }
 
 /// EgressNetworks of this namespace hold for the clients of all.
-const GLOBAL_EGRESS_NAMESPACE: &str = "linkerd-egress";
+pub const GLOBAL_EGRESS_NAMESPACE: &str = "linkerd-egress";
 
 /// Lookups.
 impl Cluster {
@@ -59,6 +63,11 @@ impl Cluster {
         self.pods.get(&(namespace.into(), name.into()))
     }
 
+    /// Every pod, in no order.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
+    }
+
     /// The pod at an address of its own or behind a port of its host, with the port of its container.
     pub fn pod_at(&self, address: SocketAddr) -> Option<(&Arc<Pod>, u16)> {
         let by_host = self.by_host_port.get(&address).map(|(pod, port)| (pod, *port));
@@ -72,39 +81,40 @@ impl Cluster {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// The object because of which clients of a namespace may not use a Service's port.
-    pub fn service_refused_by(
+    /// Why clients of a namespace may not use a parent (its port), if something attached to it can't be used.
+    pub fn refused(
         &self,
+        kind: ParentKind,
         namespace: &str,
-        service: &str,
-        port: u16,
+        name: &str,
+        port: Option<u16>,
         client_namespace: Option<&str>,
-    ) -> Option<&ObjectId> {
-        let refused = self.refused_services.get(&(namespace.into(), service.into()))?;
+    ) -> Option<&RefusedBy> {
+        let refused = self
+            .refused_parents
+            .get(&(kind, (namespace.into(), name.into())))?;
         let concerned = refused.iter().find(|(refused, _)| {
-            refused.port.is_none_or(|refused| refused == port)
-                && refused
-                    .clients
-                    .as_deref()
-                    .is_none_or(|clients| Some(clients) == client_namespace)
+            let same_port = port.is_none() || refused.port.is_none() || refused.port == port;
+            let clients = refused.clients.as_deref();
+            same_port && clients.is_none_or(|clients| Some(clients) == client_namespace)
         });
         concerned.map(|(_, by)| by)
     }
 
-    /// The object because of which clients of a namespace may not reach an address outside the cluster.
+    /// Why clients of a namespace may not reach an address outside the cluster.
     ///
     /// A client that does not tell its namespace is under all of them.
-    pub fn egress_refused_by(&self, ip: IpAddr, client_namespace: Option<&str>) -> Option<&ObjectId> {
+    pub fn egress_refused_by(&self, ip: IpAddr, client_namespace: Option<&str>) -> Option<&RefusedBy> {
         let covers = |(net, except): &(IpNet, Vec<IpNet>)| {
             net.contains(&ip) && !except.iter().any(|except| except.contains(&ip))
         };
         let concerned = self.refused_egress.iter().find(|egress| {
-            let namespace = &*egress.id.namespace;
+            let namespace = &*egress.by.id.namespace;
             let client = client_namespace.is_none_or(|client| client == namespace);
             (client || namespace == GLOBAL_EGRESS_NAMESPACE)
                 && (egress.networks.is_empty() || egress.networks.iter().any(covers))
         });
-        concerned.map(|egress| &egress.id)
+        concerned.map(|egress| &egress.by)
     }
 
     /// How many objects are served: Services, pods, slices.
@@ -148,14 +158,21 @@ impl Cluster {
                         cluster.slices.entry(name).or_default().push(slice);
                     }
                 }
-                Object::Refused(_) | Object::Namespace(_) | Object::ServiceAccount(_) => {}
+                Object::Policy(policy) => cluster.policies.add(&located.id, &located.origin, policy),
+                Object::Unusable(_) | Object::Namespace(_) | Object::ServiceAccount(_) => {}
             }
         }
+        cluster.policies.sort();
         for located in &objects {
-            cluster.refuse(located, &mut pods);
+            if let Object::Unusable(unusable) = &located.object {
+                cluster.refuse(located, unusable, &mut pods);
+            }
         }
         pods.into_iter().for_each(|pod| cluster.add_pod(Arc::new(pod)));
         cluster.look_for_missing(&objects);
+        references::check(&cluster)
+            .into_iter()
+            .for_each(|report| cluster.reports.push(report));
         cluster.reports.sort();
         cluster
     }
@@ -203,43 +220,47 @@ impl Cluster {
         self.pods.insert(name_of(&pod.id), pod);
     }
 
-    /// Notes what has to be refused because of an object that is not enforced, and says so.
-    fn refuse(&mut self, located: &Located, pods: &mut [Pod]) {
-        let Object::Refused(refused) = &located.object else {
-            return;
-        };
+    /// Notes what has to be refused because of a policy that can't be used, and says so.
+    fn refuse(&mut self, located: &Located, unusable: &Unusable, pods: &mut [Pod]) {
         let id = &located.id;
-        match refused {
+        let by = RefusedBy {
+            id: id.clone(),
+            reason: unusable.reason.as_str().into(),
+        };
+        match &unusable.refused {
             Refused::Port { pods: selector, port } => {
                 let here = pods.iter_mut().filter(|pod| pod.id.namespace == id.namespace);
                 let selected =
-                    here.filter(|pod| selector.as_ref().is_some_and(|by| selects(by, &pod.labels)));
-                selected.for_each(|pod| pod.denied.push((pod.ports_of(port), id.clone())));
+                    here.filter(|pod| selector.as_ref().is_some_and(|these| these.selects(&pod.labels)));
+                selected.for_each(|pod| {
+                    let ports = port.as_ref().map_or_else(PortSet::all, |port| pod.ports_of(port));
+                    pod.denied.push((ports, by.clone()));
+                });
             }
-            Refused::Services(services) => {
-                for service in services {
-                    let name = (service.namespace.as_str().into(), service.name.as_str().into());
-                    self.refused_services
-                        .entry(name)
-                        .or_default()
-                        .push((service.clone(), id.clone()));
+            Refused::Parents(parents) => {
+                for parent in parents {
+                    let name = (parent.namespace.clone(), parent.name.clone());
+                    let entry = self.refused_parents.entry((parent.kind, name)).or_default();
+                    entry.push((parent.clone(), by.clone()));
                 }
             }
             Refused::Egress { networks } => {
                 self.refused_egress.push(RefusedEgress {
-                    id: id.clone(),
+                    by,
                     networks: networks.clone(),
                 });
             }
             Refused::Nothing => {}
         }
         let reason = format!(
-            "{} is not enforced by this version: {}; remove it",
-            id.kind,
-            refused.consequence()
+            "{}; until it is corrected, {}",
+            unusable.reason,
+            unusable.refused.consequence()
         );
+        let mut origin = located.origin.clone();
+        origin.line = unusable.line.unwrap_or(origin.line);
         self.reports
-            .push(Report::about(&located.origin, id, Severity::Error, reason));
+            .push(Report::about(&origin, id, Severity::Error, reason));
     }
 
     /// Endpoints of pods that nobody defined are left out: whether they are in the mesh is not known.
@@ -287,26 +308,4 @@ fn namespace_annotations<'a>(objects: &[&'a Located]) -> HashMap<Arc<str>, &'a B
         _ => None,
     });
     annotations.collect()
-}
-
-/// Whether a selector takes labels: all of its parts hold, and an empty one takes everything.
-fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    let equal = selector
-        .match_labels
-        .iter()
-        .flatten()
-        .all(|(key, value)| labels.get(key) == Some(value));
-    equal
-        && selector.match_expressions.iter().flatten().all(|expression| {
-            let value = labels.get(&expression.key);
-            let listed = value.is_some_and(|value| expression.values.iter().flatten().any(|v| v == value));
-            match expression.operator.as_str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                // Refusing more than was meant is safe, less is not.
-                _ => true,
-            }
-        })
 }

@@ -6,5 +6,7 @@
 pub mod annotations;
 pub mod cluster;
 pub mod pod;
+pub mod policies;
+pub mod references;
 pub mod service;
 pub mod slice;

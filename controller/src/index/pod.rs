@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::index::annotations::{Context, is_tcp, port};
 use crate::resources::default_policy::DefaultPolicy;
 use crate::resources::ports::PortSet;
+use crate::resources::refused::RefusedBy;
 use crate::resources::report::ObjectId;
 
 /// A pod, as the mesh sees it.
@@ -43,8 +44,8 @@ pub struct Pod {
     pub probes: BTreeMap<u16, BTreeSet<Arc<str>>>,
     /// Its containers' ports by name.
     pub named_ports: BTreeMap<String, Vec<u16>>,
-    /// Ports that deny everybody, and because of which object.
-    pub denied: Vec<(PortSet, ObjectId)>,
+    /// Ports that deny everybody, and why.
+    pub denied: Vec<(PortSet, RefusedBy)>,
 }
 
 /// A pod's place in the mesh (label `linkerd.io/control-plane-ns`).
@@ -125,19 +126,19 @@ pub fn read(manifest: &Manifest, context: &mut Context<'_>) -> Option<Pod> {
 impl Pod {
     /// The ports that a Server's `port` means on this pod.
     pub fn ports_of(&self, port: &IntOrString) -> PortSet {
-        match port {
-            IntOrString::Int(number) => {
-                u16::try_from(*number).map_or_else(|_| PortSet::default(), PortSet::from)
-            }
-            IntOrString::String(name) => {
-                let named = self.named_ports.get(name).into_iter().flatten();
-                named.copied().collect()
-            }
+        self.numbers_of(port).into_iter().collect()
+    }
+
+    /// The same, as numbers.
+    pub fn numbers_of(&self, by: &IntOrString) -> Vec<u16> {
+        match by {
+            IntOrString::Int(number) => port(*number).into_iter().collect(),
+            IntOrString::String(name) => self.named_ports.get(name).cloned().unwrap_or_default(),
         }
     }
 
-    /// The object that denies a port to everybody.
-    pub fn denied_by(&self, port: u16) -> Option<&ObjectId> {
+    /// Why a port is denied to everybody.
+    pub fn denied(&self, port: u16) -> Option<&RefusedBy> {
         self.denied
             .iter()
             .find(|(ports, _)| ports.contains(port))

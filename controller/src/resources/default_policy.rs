@@ -3,8 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 /// What a port accepts when no Server selects it (`config.linkerd.io/default-inbound-policy`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum DefaultPolicy {
     /// Everybody.
     AllUnauthenticated,
@@ -61,5 +64,13 @@ impl FromStr for DefaultPolicy {
             let names: Vec<_> = Self::NAMES.iter().map(|(_, name)| *name).collect();
             format!("{text:?} is no default policy; use one of {}", names.join(", "))
         })
+    }
+}
+
+impl TryFrom<String> for DefaultPolicy {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }

@@ -7,7 +7,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::resources::refused::{self, Refused};
+use crate::resources::policy::{self, Policy};
+use crate::resources::refused::{self, Unusable};
 use crate::resources::report::{ObjectId, Origin};
 
 /// An object, and where it is written.
@@ -34,8 +35,10 @@ pub enum Object {
     ServiceAccount(Box<ServiceAccount>),
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice(Box<EndpointSlice>),
-    /// A kind that says something about a mesh and that this version does not enforce.
-    Refused(Refused),
+    /// A policy.
+    Policy(Arc<Policy>),
+    /// A policy that can't be used.
+    Unusable(Unusable),
 }
 
 /// The part that every manifest has.
@@ -69,15 +72,37 @@ pub fn read(manifest: &Value) -> Result<Option<(ObjectId, Object)>, serde_json::
         ("discovery.k8s.io", "v1", "EndpointSlice") => {
             Object::EndpointSlice(Deserialize::deserialize(manifest)?)
         }
-        (group, _, kind) if refused::concerns_a_mesh(group, kind) => {
-            let namespace = head.metadata.namespace.as_deref().unwrap_or("default");
-            let name = head.metadata.name.as_deref().unwrap_or_default();
-            Object::Refused(refused::read(kind, namespace, name, manifest)?)
+        (group, _, kind) if policy::concerns_a_mesh(group, kind) => {
+            read_policy(group, version, &head, manifest)
         }
         _ => return Ok(None),
     };
     let id = identify(group, &head, &object)?;
     Ok(Some((id, object)))
+}
+
+/// Reads a policy. One that can't be read takes nothing else down.
+fn read_policy(group: &str, version: &str, head: &Head, manifest: &Value) -> Object {
+    let kind = head.kind.as_str();
+    let reason = match policy::read(group, version, kind, &manifest) {
+        Some(Ok(policy)) => match policy.check() {
+            Ok(()) => return Object::Policy(Arc::new(policy)),
+            Err(reason) => reason,
+        },
+        Some(Err(error)) => error.to_string(),
+        None => format!("{kind} of {group}/{version} is not known to this version: remove it"),
+    };
+    let name = head.metadata.name.as_deref().unwrap_or_default();
+    Object::Unusable(Unusable {
+        line: None,
+        reason,
+        refused: refused::read(kind, namespace_of(head), name, manifest),
+    })
+}
+
+fn namespace_of(head: &Head) -> &str {
+    let namespace = head.metadata.namespace.as_deref();
+    namespace.filter(|ns| !ns.is_empty()).unwrap_or("default")
 }
 
 /// The object's identity; a namespaced object without a namespace belongs to `default`, as with kubectl.
@@ -90,12 +115,7 @@ fn identify(group: &str, head: &Head, object: &Object) -> Result<ObjectId, serde
     }
     let namespace = match object {
         Object::Namespace(_) => "",
-        _ => head
-            .metadata
-            .namespace
-            .as_deref()
-            .filter(|ns| !ns.is_empty())
-            .unwrap_or("default"),
+        _ => namespace_of(head),
     };
     Ok(ObjectId {
         group: group.into(),

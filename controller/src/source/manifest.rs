@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use crate::resources::object::{self, Located};
+use crate::resources::object::{self, Located, Object};
+use crate::resources::policy::{self, ManifestReader};
+use crate::resources::refused::Unusable;
 use crate::resources::report::Origin;
 use crate::source::documents::{self, Document};
 
@@ -42,7 +44,10 @@ pub fn read(file: &Arc<Path>, text: &str) -> Result<Vec<Located>, ManifestError>
             }
             let read = object::read(&manifest).map_err(|error| explain(document, line, &manifest, &error))?;
             match read {
-                Some((id, object)) => {
+                Some((id, mut object)) => {
+                    if let Object::Unusable(unusable) = &mut object {
+                        locate(document, line, &manifest, unusable);
+                    }
                     found.push(Located {
                         id,
                         origin: Origin {
@@ -146,6 +151,38 @@ fn explain(document: Document<'_>, line: u64, manifest: &Value, error: &serde_js
     ManifestError {
         line,
         reason: format!("{object}: {reason}"),
+    }
+}
+
+/// The text of a document, read as policies are: as the types that their fields have, or with strings in quotes.
+struct Text<'a> {
+    document: Document<'a>,
+    quoted: bool,
+}
+
+impl ManifestReader for Text<'_> {
+    type Error = ManifestError;
+
+    fn manifest<S: DeserializeOwned>(&self) -> Result<policy::Manifest<S>, ManifestError> {
+        parse(self.document, self.quoted)
+    }
+}
+
+/// Finds the line of what is wrong with a policy, by reading its text as the type that it should have.
+fn locate(document: Document<'_>, line: u64, manifest: &Value, unusable: &mut Unusable) {
+    let (Some(api_version), Some(kind)) = (manifest["apiVersion"].as_str(), manifest["kind"].as_str()) else {
+        return;
+    };
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    // An item of a list has no text of its own.
+    if document.line() != Some(line) {
+        return;
+    }
+    let misfit = |quoted| policy::read(group, version, kind, &Text { document, quoted })?.err();
+    if let Some(error) = misfit(false) {
+        (unusable.line, unusable.reason) = (Some(error.line), error.reason);
+    } else if let Some(error) = misfit(true) {
+        unusable.line = Some(error.line);
     }
 }
 

@@ -63,26 +63,6 @@ async fn the_kubelet_may_probe_where_others_need_an_identity() {
 }
 
 #[tokio::test]
-async fn a_server_is_not_enforced_so_its_port_denies_everybody() {
-    let server = "---\napiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: strict, namespace: \
-                  demo}\nspec: {podSelector: {matchLabels: {app: web}}, port: http, proxyProtocol: HTTP/1}\n";
-    let mesh = Mesh::of(&(pod("a", "10.1.0.1", "") + server));
-    let report = mesh.cluster.borrow().reports[0].to_string();
-    assert!(
-        report.contains("Server demo/strict") && report.contains("denies everybody"),
-        "{report}"
-    );
-    let policy = mesh.inbound("demo:a", 8080).await.unwrap();
-    assert_eq!(&*policy.meta.name, "strict");
-    let client = "10.1.0.9".parse().unwrap();
-    assert!(authorize(&policy.authorizations, client, &ClientTls::None).is_err());
-    assert_eq!(
-        &*mesh.inbound("demo:a", 8081).await.unwrap().meta.name,
-        "all-unauthenticated"
-    );
-}
-
-#[tokio::test]
 async fn pods_without_the_label_of_this_control_plane_have_no_policies() {
     let foreign = pod("a", "10.1.0.1", "").replace("control-plane-ns: linkerd", "control-plane-ns: other");
     let mesh = Mesh::of(&foreign);

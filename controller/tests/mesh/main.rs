@@ -6,4 +6,5 @@ mod endpoints;
 mod hostile;
 mod inbound;
 mod outbound;
+mod servers;
 mod support;

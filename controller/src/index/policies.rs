@@ -1,0 +1,202 @@
+//! Policies, by what they are attached to.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::index::pod::Pod;
+use crate::resources::authorization::{
+    AuthorizationPolicy, MeshTlsAuthentication, NetworkAuthentication, ServerAuthorization,
+};
+use crate::resources::egress::EgressNetwork;
+use crate::resources::policy::{Created, Manifest, Policy};
+use crate::resources::profile::{ServiceProfile, TrafficSplit};
+use crate::resources::report::{ObjectId, Origin};
+use crate::resources::route::{GrpcRule, HttpRule, Route, StreamRule};
+use crate::resources::server::{RateLimit, Server};
+
+/// A policy of one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource<S> {
+    /// Which object.
+    pub id: ObjectId,
+    /// Where it is written.
+    pub origin: Origin,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// When a cluster took it.
+    pub created: Option<Created>,
+    /// What it says.
+    pub spec: S,
+}
+
+/// The policies of one kind, by namespace, the oldest first; those of the same age by name.
+#[derive(Clone, Debug)]
+pub struct ByNamespace<S>(HashMap<Arc<str>, Vec<Arc<Resource<S>>>>);
+
+/// Every policy that can be used.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    /// Servers.
+    pub servers: ByNamespace<Server>,
+    /// ServerAuthorizations.
+    pub server_authorizations: ByNamespace<ServerAuthorization>,
+    /// AuthorizationPolicies.
+    pub authorization_policies: ByNamespace<AuthorizationPolicy>,
+    /// MeshTLSAuthentications.
+    pub mesh_tls: ByNamespace<MeshTlsAuthentication>,
+    /// NetworkAuthentications.
+    pub networks: ByNamespace<NetworkAuthentication>,
+    /// HTTPLocalRateLimitPolicies.
+    pub rate_limits: ByNamespace<RateLimit>,
+    /// EgressNetworks.
+    pub egress_networks: ByNamespace<EgressNetwork>,
+    /// HTTPRoutes of both groups.
+    pub http_routes: ByNamespace<Route<HttpRule>>,
+    /// GRPCRoutes.
+    pub grpc_routes: ByNamespace<Route<GrpcRule>>,
+    /// TLSRoutes.
+    pub tls_routes: ByNamespace<Route<StreamRule>>,
+    /// TCPRoutes.
+    pub tcp_routes: ByNamespace<Route<StreamRule>>,
+    /// ServiceProfiles.
+    pub profiles: ByNamespace<ServiceProfile>,
+    /// TrafficSplits.
+    pub splits: ByNamespace<TrafficSplit>,
+}
+
+impl<S> Default for ByNamespace<S> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<S> ByNamespace<S> {
+    /// Those of a namespace.
+    pub fn of(&self, namespace: &str) -> &[Arc<Resource<S>>] {
+        self.0.get(namespace).map_or(&[], Vec::as_slice)
+    }
+
+    /// One, by name.
+    pub fn named(&self, namespace: &str, name: &str) -> Option<&Arc<Resource<S>>> {
+        self.of(namespace)
+            .iter()
+            .find(|resource| *resource.id.name == *name)
+    }
+
+    /// All, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Resource<S>>> {
+        self.0.values().flatten()
+    }
+
+    fn add(&mut self, id: &ObjectId, origin: &Origin, manifest: &Manifest<S>)
+    where
+        S: Clone,
+    {
+        let metadata = manifest.metadata.clone();
+        self.0
+            .entry(id.namespace.clone())
+            .or_default()
+            .push(Arc::new(Resource {
+                id: id.clone(),
+                origin: origin.clone(),
+                labels: metadata.labels.unwrap_or_default(),
+                annotations: metadata.annotations.unwrap_or_default(),
+                created: metadata.creation_timestamp,
+                spec: manifest.spec.clone(),
+            }));
+    }
+
+    fn sort(&mut self) {
+        self.0
+            .values_mut()
+            .for_each(|list| list.sort_by(|a, b| by_age(a, b)));
+    }
+}
+
+impl<S> Resource<S> {
+    /// Where it stands among others of its kind: the older before the younger, without a time last, then by name.
+    pub fn age(&self) -> impl Ord + '_ {
+        (
+            self.created.is_none(),
+            &self.created,
+            &self.id.name,
+            &self.id.namespace,
+            &self.id.group,
+        )
+    }
+}
+
+fn by_age<S>(a: &Arc<Resource<S>>, b: &Arc<Resource<S>>) -> Ordering {
+    a.age().cmp(&b.age())
+}
+
+impl Policies {
+    /// Takes a policy in.
+    pub fn add(&mut self, id: &ObjectId, origin: &Origin, policy: &Policy) {
+        match policy {
+            Policy::Server(m) => self.servers.add(id, origin, m),
+            Policy::ServerAuthorization(m) => self.server_authorizations.add(id, origin, m),
+            Policy::AuthorizationPolicy(m) => self.authorization_policies.add(id, origin, m),
+            Policy::MeshTlsAuthentication(m) => self.mesh_tls.add(id, origin, m),
+            Policy::NetworkAuthentication(m) => self.networks.add(id, origin, m),
+            Policy::RateLimit(m) => self.rate_limits.add(id, origin, m),
+            Policy::EgressNetwork(m) => self.egress_networks.add(id, origin, m),
+            Policy::HttpRoute(m) => self.http_routes.add(id, origin, m),
+            Policy::GrpcRoute(m) => self.grpc_routes.add(id, origin, m),
+            Policy::TlsRoute(m) => self.tls_routes.add(id, origin, m),
+            Policy::TcpRoute(m) => self.tcp_routes.add(id, origin, m),
+            Policy::ServiceProfile(m) => self.profiles.add(id, origin, m),
+            Policy::TrafficSplit(m) => self.splits.add(id, origin, m),
+        }
+    }
+
+    /// Puts them in order, once all are there.
+    pub fn sort(&mut self) {
+        self.servers.sort();
+        self.server_authorizations.sort();
+        self.authorization_policies.sort();
+        self.mesh_tls.sort();
+        self.networks.sort();
+        self.rate_limits.sort();
+        self.egress_networks.sort();
+        self.http_routes.sort();
+        self.grpc_routes.sort();
+        self.tls_routes.sort();
+        self.tcp_routes.sort();
+        self.profiles.sort();
+        self.splits.sort();
+    }
+
+    /// The Server that decides about a port of a pod: the oldest of those that select it.
+    pub fn server_of(&self, pod: &Pod, port: u16) -> Option<&Arc<Resource<Server>>> {
+        let here = self.servers.of(&pod.id.namespace).iter();
+        here.into_iter().find(|server| server.spec.selects(pod, port))
+    }
+}
+
+impl Server {
+    /// Whether it means this port of this pod.
+    pub fn selects(&self, pod: &Pod, port: u16) -> bool {
+        self.takes(pod) && pod.numbers_of(&self.port).contains(&port)
+    }
+
+    /// Whether it means this pod.
+    pub fn takes(&self, pod: &Pod) -> bool {
+        self.pod_selector
+            .as_ref()
+            .is_some_and(|by| by.selects(&pod.labels))
+    }
+
+    /// The port, for messages.
+    pub fn port_text(&self) -> String {
+        match &self.port {
+            IntOrString::Int(number) => number.to_string(),
+            IntOrString::String(name) => name.clone(),
+        }
+    }
+}
