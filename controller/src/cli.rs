@@ -1,14 +1,17 @@
 //! The command line of `outrigger`.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use outrigger_policy::name::DnsName;
+use outrigger_policy::authz::ClientTls;
+use outrigger_policy::name::{DnsName, Identity};
 
+use crate::compile::client::Client;
 use crate::compile::settings::Settings;
+use crate::explain::request::Header;
 use crate::identity::{ServiceAccount, Trust};
 use crate::resources::default_policy::DefaultPolicy;
 use crate::resources::ports::PortSet;
@@ -27,6 +30,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve the identity, destination and policy APIs from a directory of Kubernetes manifests.
     Controller(Box<Controller>),
+    /// Say what proxies would be told by a directory of manifests, which rule a request would take, and why.
+    Explain(Box<Explain>),
     /// Print a service-account token, with which a proxy asks for its certificate.
     Token(Token),
     /// Print the mesh's root certificate (PEM), as proxies want it in LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS.
@@ -44,6 +49,42 @@ pub struct Controller {
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
 
+    /// What is the same for the whole cluster.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+
+    /// How long the certificates of proxies are valid.
+    #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = duration)]
+    pub identity_issuance_lifetime: Duration,
+
+    /// Where the identity API listens. A loopback address means plaintext, any other TLS.
+    #[arg(long, default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
+    pub identity_addr: SocketAddr,
+
+    /// Where the destination API listens. A loopback address means plaintext, any other mutual TLS.
+    #[arg(long, default_value = "0.0.0.0:8086", value_name = "IP:PORT")]
+    pub destination_addr: SocketAddr,
+
+    /// Where the policy API listens. A loopback address means plaintext, any other mutual TLS.
+    #[arg(long, default_value = "0.0.0.0:8090", value_name = "IP:PORT")]
+    pub policy_addr: SocketAddr,
+
+    /// Where /live, /ready and /metrics are.
+    #[arg(long, default_value = "0.0.0.0:9990", value_name = "IP:PORT")]
+    pub admin_addr: SocketAddr,
+
+    /// What is logged: a level, or a filter like info,outrigger_controller=debug.
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    pub log_level: String,
+
+    /// How it is logged.
+    #[arg(long, default_value = "plain", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// The options about the cluster, which `controller` and `explain` have.
+#[derive(Debug, Args)]
+pub struct ClusterOptions {
     /// The namespace that stands for this control plane in identities and in linkerd.io/control-plane-ns.
     #[arg(long, default_value = "linkerd", value_name = "NAME")]
     pub controller_namespace: String,
@@ -86,33 +127,54 @@ pub struct Controller {
     )]
     pub probe_networks: Vec<IpNet>,
 
-    /// How long the certificates of proxies are valid.
-    #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = duration)]
-    pub identity_issuance_lifetime: Duration,
+    /// Let requests to routes set their own timeouts and retries (headers l5d-timeout, l5d-retry-http, …).
+    #[arg(long)]
+    pub allow_l5d_request_headers: bool,
+}
 
-    /// Where the identity API listens. A loopback address means plaintext, any other TLS.
-    #[arg(long, default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
-    pub identity_addr: SocketAddr,
+/// The options of `outrigger explain`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("question").required(true).args(["from", "inbound"]))]
+pub struct Explain {
+    /// Directory of manifests, or one file of them.
+    #[arg(long, value_name = "DIR|FILE")]
+    pub manifests: PathBuf,
 
-    /// Where the destination API listens. A loopback address means plaintext, any other mutual TLS.
-    #[arg(long, default_value = "0.0.0.0:8086", value_name = "IP:PORT")]
-    pub destination_addr: SocketAddr,
+    /// What is the same for the whole cluster: as for the controller.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
 
-    /// Where the policy API listens. A loopback address means plaintext, any other mutual TLS.
-    #[arg(long, default_value = "0.0.0.0:8090", value_name = "IP:PORT")]
-    pub policy_addr: SocketAddr,
+    /// The pod that sends.
+    #[arg(long, value_name = "NAMESPACE/POD", requires = "to", value_parser = workload)]
+    pub from: Option<Client>,
 
-    /// Where /live, /ready and /metrics are.
-    #[arg(long, default_value = "0.0.0.0:9990", value_name = "IP:PORT")]
-    pub admin_addr: SocketAddr,
+    /// Where it sends: a Service's name or an address, and a port.
+    #[arg(long, value_name = "HOST:PORT", requires = "from")]
+    pub to: Option<String>,
 
-    /// What is logged: a level, or a filter like info,outrigger_controller=debug.
-    #[arg(long, default_value = "info", value_name = "FILTER")]
-    pub log_level: String,
+    /// The pod and port that receive.
+    #[arg(long, value_name = "NAMESPACE/POD:PORT", value_parser = workload_port)]
+    pub inbound: Option<(Client, u16)>,
 
-    /// How it is logged.
-    #[arg(long, default_value = "plain", value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    /// Who sends: an identity, or <namespace>/<service account>; nobody where none is given.
+    #[arg(long = "as", value_name = "IDENTITY", requires = "inbound")]
+    pub identity: Option<String>,
+
+    /// Where the sender is.
+    #[arg(long, value_name = "IP", default_value = "10.0.0.1")]
+    pub from_ip: IpAddr,
+
+    /// The request's path, with its query.
+    #[arg(long, default_value = "/")]
+    pub path: String,
+
+    /// The request's method.
+    #[arg(long, default_value = "GET")]
+    pub method: http::Method,
+
+    /// A header of the request; may be given several times.
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<Header>,
 }
 
 /// The options of `outrigger token`.
@@ -162,6 +224,7 @@ impl Cli {
         let cli = Self::try_parse_from(arguments)?;
         let refused = match &cli.command {
             Command::Controller(options) => options.check(),
+            Command::Explain(options) => options.check(),
             Command::Token(options) => options.account().map(drop),
             Command::TrustAnchors(_) => Ok(()),
         };
@@ -173,10 +236,33 @@ impl Cli {
 impl Controller {
     /// The names that identities end in.
     pub fn trust(&self) -> Result<Trust, String> {
-        Trust::new(&self.controller_namespace, &self.identity_trust_domain)
-            .map_err(|error| format!("--controller-namespace, --identity-trust-domain: {error}"))
+        Trust::new(
+            &self.cluster.controller_namespace,
+            &self.cluster.identity_trust_domain,
+        )
+        .map_err(|error| format!("--controller-namespace, --identity-trust-domain: {error}"))
     }
 
+    /// What the compiler needs to know of the cluster.
+    pub fn settings(&self) -> Result<Settings, String> {
+        self.cluster.settings()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.trust()?;
+        self.settings()?;
+        self.log_filter()?;
+        exists(&self.manifests)
+    }
+
+    /// The filter of the log.
+    pub fn log_filter(&self) -> Result<tracing_subscriber::EnvFilter, String> {
+        tracing_subscriber::EnvFilter::try_new(&self.log_level)
+            .map_err(|error| format!("--log-level: {error}; give off, error, warn, info, debug or trace"))
+    }
+}
+
+impl ClusterOptions {
     /// What the compiler needs to know of the cluster.
     pub fn settings(&self) -> Result<Settings, String> {
         let cluster_domain = DnsName::parse(&self.cluster_domain)
@@ -189,28 +275,60 @@ impl Controller {
             default_policy: self.default_policy,
             default_opaque_ports: self.default_opaque_ports.clone(),
             probe_networks: self.probe_networks.clone(),
+            allow_l5d_request_headers: self.allow_l5d_request_headers,
         })
+    }
+}
+
+impl Explain {
+    /// How the sender comes.
+    pub fn tls(&self) -> Result<ClientTls, String> {
+        let Some(text) = &self.identity else {
+            return Ok(ClientTls::None);
+        };
+        let identity = match text.split_once('/') {
+            Some((namespace, account)) if !text.contains("://") => {
+                let settings = self.cluster.settings()?;
+                settings.identity(namespace, account).map(Identity::Dns)
+            }
+            _ => Identity::parse(text),
+        };
+        let identity = identity.map_err(|error| format!("--as {text}: {error}; give an identity"))?;
+        Ok(ClientTls::Terminated(Some(identity)))
     }
 
     fn check(&self) -> Result<(), String> {
-        self.trust()?;
-        self.settings()?;
-        self.log_filter()?;
-        let manifests = &self.manifests;
-        match std::fs::metadata(manifests) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!(
-                "--manifests {}: {error}; name an existing directory or file",
-                manifests.display()
-            )),
-        }
+        self.cluster.settings()?;
+        self.tls()?;
+        exists(&self.manifests)
     }
+}
 
-    /// The filter of the log.
-    pub fn log_filter(&self) -> Result<tracing_subscriber::EnvFilter, String> {
-        tracing_subscriber::EnvFilter::try_new(&self.log_level)
-            .map_err(|error| format!("--log-level: {error}; give off, error, warn, info, debug or trace"))
+fn exists(manifests: &Path) -> Result<(), String> {
+    match std::fs::metadata(manifests) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "--manifests {}: {error}; name an existing directory or file",
+            manifests.display()
+        )),
     }
+}
+
+/// `<namespace>/<pod>`.
+fn workload(text: &str) -> Result<Client, String> {
+    let names = text
+        .split_once('/')
+        .filter(|(namespace, pod)| !namespace.is_empty() && !pod.is_empty());
+    let client = names.and_then(|(namespace, pod)| Client::of_workload(&format!("{namespace}:{pod}")));
+    client.ok_or_else(|| format!("{text:?} is no pod: write <namespace>/<pod>"))
+}
+
+/// `<namespace>/<pod>:<port>`.
+fn workload_port(text: &str) -> Result<(Client, u16), String> {
+    let (pod, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let port = port.parse().ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| format!("{text:?} has no port: write <namespace>/<pod>:<port>"))?;
+    Ok((workload(pod)?, port))
 }
 
 impl Token {
@@ -311,7 +429,7 @@ mod tests {
         assert_eq!(options.destination_addr.port(), 8086);
         assert_eq!(options.policy_addr.port(), 8090);
         assert_eq!(options.identity_issuance_lifetime, Duration::from_secs(86_400));
-        assert_eq!(options.cluster_networks.len(), 5);
+        assert_eq!(options.cluster.cluster_networks.len(), 5);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod app;
 pub mod cli;
 pub mod compile;
 pub mod ending;
+pub mod explain;
 pub mod identity;
 pub mod index;
 pub mod resources;

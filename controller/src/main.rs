@@ -7,8 +7,11 @@ use std::time::SystemTime;
 
 use clap::error::ErrorKind;
 use outrigger_controller::app;
-use outrigger_controller::cli::{Cli, Command, Controller, LogFormat, Token};
+use outrigger_controller::cli::{Cli, Command, Controller, Explain, LogFormat, Token};
+use outrigger_controller::explain::request::Request;
+use outrigger_controller::explain::{inbound, outbound};
 use outrigger_controller::identity::State;
+use outrigger_controller::source::directory::Directory;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// `EX_USAGE` of sysexits: something about the command line is wrong.
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Controller(options) => controller(*options),
+        Command::Explain(options) => explain(&options),
         Command::Token(options) => token(&options),
         Command::TrustAnchors(options) => State::open(&options.state_dir)
             .map_err(Into::into)
@@ -56,6 +60,35 @@ fn controller(options: Controller) -> Result<(), Box<dyn Error>> {
         running.stop().await;
         Ok(())
     })
+}
+
+fn explain(options: &Explain) -> Result<(), Box<dyn Error>> {
+    let cluster = Directory::open(&options.manifests)?.cluster().borrow().clone();
+    let settings = options.cluster.settings()?;
+    let request = Request::new(options.method.clone(), &options.path, &options.headers);
+    let mut lines: Vec<String> = cluster
+        .reports
+        .iter()
+        .map(|report| format!("! {report}"))
+        .collect();
+    lines.extend(match (&options.from, &options.to, &options.inbound) {
+        (Some(client), Some(to), None) => {
+            let (client, to) = (client.clone(), to.clone());
+            outbound::explain(&cluster, &settings, &outbound::Question { client, to, request })?
+        }
+        (None, None, Some((workload, port))) => {
+            let question = inbound::Question {
+                workload: workload.clone(),
+                port: *port,
+                from: options.from_ip,
+                tls: options.tls()?,
+                request,
+            };
+            inbound::explain(&cluster, &settings, &question)?
+        }
+        _ => return Err("give either --from and --to, or --inbound".into()),
+    });
+    print(&format!("{}\n", lines.join("\n")))
 }
 
 fn token(options: &Token) -> Result<(), Box<dyn Error>> {

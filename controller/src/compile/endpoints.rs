@@ -56,11 +56,15 @@ pub fn of_service(
             .as_deref()
             .is_none_or(|instance| is_instance(endpoint, instance))
     };
-    let addresses = addresses(cluster, service, *port);
-    let by_address = addresses
-        .into_iter()
-        .filter(|(_, endpoint)| wanted(endpoint))
-        .filter_map(|(addr, endpoint)| Some((addr, slice_endpoint(cluster, settings, addr, endpoint)?)));
+    let mut addresses = addresses(cluster, service, *port);
+    addresses.retain(|(_, endpoint)| wanted(endpoint));
+    let zone = client.node.as_deref().and_then(|node| cluster.zone(node));
+    if let Some(zone) = zone.filter(|_| !service.local) {
+        keep_zone(&mut addresses, zone, service.same_zone);
+    }
+    let by_address = addresses.into_iter().filter_map(|(addr, endpoint)| {
+        Some((addr, slice_endpoint(cluster, settings, addr, endpoint, zone)?))
+    });
     let labels = [("service", service_name), ("namespace", namespace)];
     Ok(Endpoints {
         labels: labels.map(|(key, value)| (key.into(), value.to_string())).into(),
@@ -163,6 +167,21 @@ fn addresses<'a>(cluster: &'a Cluster, service: &Service, port: u16) -> Vec<(Soc
     all
 }
 
+/// Leaves the endpoints for a zone: where all carry hints, those hinted; else, where the Service asks for it, those in
+/// the zone itself. Where there are none, all stay.
+fn keep_zone(addresses: &mut Vec<(SocketAddr, &SliceEndpoint)>, zone: &Arc<str>, same_zone: bool) {
+    let hinted = addresses
+        .iter()
+        .all(|(_, endpoint)| !endpoint.for_zones.is_empty());
+    let is_for = |endpoint: &SliceEndpoint| match hinted {
+        true => endpoint.for_zones.contains(zone),
+        false => same_zone && endpoint.zone.as_ref() == Some(zone),
+    };
+    if addresses.iter().any(|(_, endpoint)| is_for(endpoint)) {
+        addresses.retain(|(_, endpoint)| is_for(endpoint));
+    }
+}
+
 fn is_instance(endpoint: &SliceEndpoint, instance: &str) -> bool {
     let pod = endpoint.pod.as_ref().map(|(_, name)| name);
     endpoint
@@ -178,6 +197,7 @@ fn slice_endpoint(
     settings: &Settings,
     addr: SocketAddr,
     endpoint: &SliceEndpoint,
+    client_zone: Option<&Arc<str>>,
 ) -> Option<Endpoint> {
     let mut read = match &endpoint.pod {
         Some((namespace, name)) => of_pod(
@@ -190,8 +210,12 @@ fn slice_endpoint(
         None => Endpoint::bare(addr),
     };
     let labels = Arc::make_mut(&mut read.labels);
-    // Where a client is, is not known without Nodes.
-    labels.insert("zone_locality".into(), "unknown".into());
+    let locality = match (client_zone, &endpoint.zone) {
+        (Some(client), Some(own)) if client == own => "local",
+        (Some(_), Some(_)) => "remote",
+        _ => "unknown",
+    };
+    labels.insert("zone_locality".into(), locality.into());
     if let Some(zone) = endpoint.zone.as_ref().filter(|_| endpoint.pod.is_some()) {
         labels.insert("zone".into(), zone.to_string());
     }

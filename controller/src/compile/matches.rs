@@ -26,10 +26,10 @@ pub fn grpc(list: Option<&[GrpcMatch]>) -> Result<Vec<RequestMatch>, String> {
 fn http_match(written: &HttpMatch) -> RequestMatch {
     RequestMatch {
         path: written.path.as_ref().map(|path| path.0.clone()),
-        rpc: None,
         headers: headers(written.headers.as_deref()),
         query: query(written.query_params.as_deref()),
         method: written.method.as_ref().map(|method| Method::clone(&method.0)),
+        ..RequestMatch::default()
     }
 }
 

@@ -5,22 +5,24 @@ use std::sync::Arc;
 
 use outrigger_policy::Unsupported;
 use outrigger_policy::budget::BudgetPolicy;
-use outrigger_policy::endpoint::Endpoint;
 use outrigger_policy::name::ResourceRef;
-use outrigger_policy::outbound::{
-    Backend, Dispatch, Distribution, LoadParams, OpaqueAction, OpaqueRoute, OutboundPolicy, OutboundProtocol,
-    OutboundRule,
-};
-use outrigger_policy::profile::forward;
+use outrigger_policy::outbound::{Distribution, OpaqueAction, OpaqueRoute, OutboundPolicy, OutboundProtocol};
 use outrigger_policy::route::RouteTable;
 
+use crate::compile::attached::Parent;
+use crate::compile::backends::{Carries, Destination};
 use crate::compile::client::Client;
 use crate::compile::refusal::Refusal;
 use crate::compile::service_name::ServiceName;
 use crate::compile::settings::Settings;
+use crate::compile::{egress, routes};
 use crate::index::cluster::Cluster;
+use crate::index::policies::{Policies, Resource};
 use crate::index::service::{Service, ServicePort};
-use crate::resources::refused::{ParentKind, RefusedBy};
+use crate::resources::refused::ParentKind;
+use crate::resources::report::ObjectId;
+use crate::resources::route::{GrpcRule, HttpRule, Route, StreamRule};
+use crate::resources::traffic::Traffic;
 
 /// How an address is used.
 ///
@@ -40,7 +42,7 @@ pub fn to_address(
             "{addr} is in the cluster and is no Service's address"
         )));
     }
-    Ok(egress(cluster, addr, client))
+    Ok(egress::policy(cluster, settings, addr, client))
 }
 
 /// How a name is used. A Service that is not defined yet gets the policy that it will have by default.
@@ -52,10 +54,7 @@ pub fn to_name(
 ) -> OutboundPolicy {
     match cluster.service(&name.namespace, &name.name) {
         Some(service) => to_service(cluster, settings, service, name.port, client),
-        None => {
-            let meta = service_ref(&name.namespace, &name.name, name.port);
-            balanced(settings, meta, Spoken::Unknown, None)
-        }
+        None => unknown(cluster, settings, name),
     }
 }
 
@@ -136,66 +135,146 @@ fn to_service(
     let Some(declared) = service.port(port) else {
         return undefined_port(meta);
     };
-    let client = client.namespace.as_deref();
-    let refused_by = cluster.refused(ParentKind::Service, &id.namespace, &id.name, Some(port), client);
-    let refused = match &service.refused {
-        Some(reason) => Some(Unsupported::new(reason.as_str())),
-        None => refused_by.map(not_enforced),
+    let to = Destination {
+        cluster,
+        settings,
+        meta: Arc::new(meta),
+        address: None,
+        traffic: &service.traffic,
     };
-    balanced(settings, meta, spoken(settings, service, declared), refused)
-}
-
-fn not_enforced(by: &RefusedBy) -> Unsupported {
-    Unsupported::new(by.to_string())
-}
-
-/// A policy that balances over a Service's endpoints, or that says why nothing is sent to them.
-fn balanced(
-    settings: &Settings,
-    meta: ResourceRef,
-    spoken: Spoken,
-    refused: Option<Unsupported>,
-) -> OutboundPolicy {
-    let name = ServiceName::full(&meta.namespace, &meta.name, settings);
-    let path: Arc<str> = format!("{name}:{}", meta.port.unwrap_or(80)).into();
-    let meta = Arc::new(meta);
-    let dispatch = Dispatch::Balance {
-        path: path.clone(),
-        load: LoadParams::default(),
-        breaker: None,
+    let namespace = client.namespace.as_deref();
+    let refused_by = cluster.refused(
+        ParentKind::Service,
+        &id.namespace,
+        &id.name,
+        Some(port),
+        namespace,
+    );
+    let refused = service.refused.clone().or(refused_by.map(ToString::to_string));
+    let routes = Routes::of(&cluster.policies, Parent::service(id, port), client);
+    let protocol = match refused {
+        Some(reason) => Err(reason),
+        None => spoken_with_routes(&to, spoken(settings, service, declared), &routes),
     };
-    let backend = Arc::new(Backend::new(meta.clone(), dispatch));
-    let backends = refused.map_or_else(|| Ok(Distribution::FirstAvailable(vec![backend])), Err);
+    let name = ServiceName::full(&id.namespace, &id.name, settings);
     OutboundPolicy {
-        parent: meta,
-        protocol: protocol(spoken, backends),
-        authority: path,
+        protocol: protocol.unwrap_or_else(|reason| OutboundProtocol::Invalid(Unsupported::new(reason))),
+        authority: format!("{name}:{port}").into(),
+        parent: to.meta,
         budget: Some(BudgetPolicy::default()),
     }
 }
 
-fn protocol(spoken: Spoken, backends: Result<Distribution, Unsupported>) -> OutboundProtocol {
-    let action = match backends.clone() {
-        Ok(distribution) => OpaqueAction::Forward(distribution),
-        Err(reason) => OpaqueAction::Invalid(reason),
+/// A Service that is not defined yet.
+fn unknown(cluster: &Cluster, settings: &Settings, name: &ServiceName) -> OutboundPolicy {
+    let traffic = Traffic::default();
+    let to = Destination {
+        cluster,
+        settings,
+        meta: Arc::new(service_ref(&name.namespace, &name.name, name.port)),
+        address: None,
+        traffic: &traffic,
     };
-    let opaque = OpaqueRoute {
-        meta: Arc::new(ResourceRef::of_default("opaq")),
-        action,
+    let authority = ServiceName::full(&name.namespace, &name.name, settings);
+    OutboundPolicy {
+        protocol: by_default(&to, Spoken::Unknown),
+        authority: format!("{authority}:{}", name.port).into(),
+        parent: to.meta,
+        budget: Some(BudgetPolicy::default()),
+    }
+}
+
+/// The routes that are attached to a destination and hold for a client.
+struct Routes<'a> {
+    http: Vec<&'a Arc<Resource<Route<HttpRule>>>>,
+    grpc: Vec<&'a Arc<Resource<Route<GrpcRule>>>>,
+    tls: Vec<&'a Arc<Resource<Route<StreamRule>>>>,
+    tcp: Vec<&'a Arc<Resource<Route<StreamRule>>>>,
+}
+
+impl<'a> Routes<'a> {
+    fn of(policies: &'a Policies, parent: Parent<'a>, client: &Client) -> Self {
+        Self {
+            http: parent.routes(&policies.http_routes, client),
+            grpc: parent.routes(&policies.grpc_routes, client),
+            tls: parent.routes(&policies.tls_routes, client),
+            tcp: parent.routes(&policies.tcp_routes, client),
+        }
+    }
+
+    /// The first route of kinds that a port does not take.
+    fn misplaced(&self, spoken: Spoken) -> Option<&ObjectId> {
+        let http = self.http.first().map(|route| &route.id);
+        let grpc = self.grpc.first().map(|route| &route.id);
+        let tls = self.tls.first().map(|route| &route.id);
+        let tcp = self.tcp.first().map(|route| &route.id);
+        match spoken {
+            // Of several kinds the most specific counts, as the report of the others says.
+            Spoken::Unknown => None,
+            Spoken::Http1 => grpc.or(tls).or(tcp),
+            Spoken::Http2 => tls.or(tcp),
+            Spoken::Opaque => http.or(grpc).or(tls),
+        }
+    }
+}
+
+/// What is spoken to a Service's port, by the routes that are attached to it. The most specific kind counts.
+fn spoken_with_routes(
+    to: &Destination<'_>,
+    spoken: Spoken,
+    routes: &Routes<'_>,
+) -> Result<OutboundProtocol, String> {
+    if let Some(route) = routes.misplaced(spoken) {
+        return Err(format!(
+            "{route} is attached to a port that speaks something else: change appProtocol or opaque-ports, or remove \
+             the route"
+        ));
+    }
+    Ok(match spoken {
+        Spoken::Unknown | Spoken::Http2 if !routes.grpc.is_empty() => {
+            OutboundProtocol::Grpc(routes::grpc(to, &routes.grpc))
+        }
+        Spoken::Unknown if !routes.http.is_empty() => {
+            let table = routes::http(to, &routes.http);
+            OutboundProtocol::Detect {
+                http1: table.clone(),
+                http2: table,
+                opaque: default_opaque(to, Carries::Http),
+            }
+        }
+        Spoken::Http1 if !routes.http.is_empty() => OutboundProtocol::Http1(routes::http(to, &routes.http)),
+        Spoken::Http2 if !routes.http.is_empty() => OutboundProtocol::Http2(routes::http(to, &routes.http)),
+        Spoken::Unknown if !routes.tls.is_empty() => OutboundProtocol::Tls(routes::tls(to, &routes.tls)),
+        spoken => match routes::tcp(to, &routes.tcp) {
+            Some(route) => OutboundProtocol::Opaque(route),
+            None => by_default(to, spoken),
+        },
+    })
+}
+
+/// What is spoken where there are no routes: everything goes to the destination itself.
+fn by_default(to: &Destination<'_>, spoken: Spoken) -> OutboundProtocol {
+    let http = || {
+        let rule = routes::default_rule(to, Carries::Http);
+        RouteTable::catch_all(Arc::new(ResourceRef::of_default("http")), rule)
     };
-    let http = RouteTable::catch_all(
-        Arc::new(ResourceRef::of_default("http")),
-        OutboundRule::new(backends),
-    );
     match spoken {
         Spoken::Unknown => OutboundProtocol::Detect {
-            http1: http.clone(),
-            http2: http,
-            opaque,
+            http1: http(),
+            http2: http(),
+            opaque: default_opaque(to, Carries::Http),
         },
-        Spoken::Http1 => OutboundProtocol::Http1(http),
-        Spoken::Http2 => OutboundProtocol::Http2(http),
-        Spoken::Opaque => OutboundProtocol::Opaque(opaque),
+        Spoken::Http1 => OutboundProtocol::Http1(http()),
+        Spoken::Http2 => OutboundProtocol::Http2(http()),
+        Spoken::Opaque => OutboundProtocol::Opaque(default_opaque(to, Carries::Bytes)),
+    }
+}
+
+/// Where bytes go that are not HTTP. Beside HTTP they share its backend.
+fn default_opaque(to: &Destination<'_>, beside: Carries) -> OpaqueRoute {
+    OpaqueRoute {
+        meta: Arc::new(ResourceRef::of_default("opaq")),
+        action: OpaqueAction::Forward(Distribution::FirstAvailable(vec![to.itself(beside)])),
     }
 }
 
@@ -211,17 +290,5 @@ fn undefined_port(meta: ResourceRef) -> OutboundPolicy {
         protocol: OutboundProtocol::Opaque(route),
         authority: "".into(),
         budget: Some(BudgetPolicy::default()),
-    }
-}
-
-fn egress(cluster: &Cluster, addr: SocketAddr, client: &Client) -> OutboundPolicy {
-    match cluster.egress_refused_by(addr.ip(), client.namespace.as_deref()) {
-        None => forward("egress-fallback", Endpoint::bare(addr)),
-        Some(by) => OutboundPolicy {
-            parent: Arc::new(ResourceRef::of_default("egress-fallback")),
-            protocol: protocol(Spoken::Unknown, Err(not_enforced(by))),
-            authority: "".into(),
-            budget: Some(BudgetPolicy::default()),
-        },
     }
 }

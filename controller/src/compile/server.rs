@@ -1,15 +1,18 @@
 //! Servers: what the port that one selects accepts.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_policy::Unsupported;
 use outrigger_policy::authz::Authorization;
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol, InboundRule};
-use outrigger_policy::name::ResourceRef;
+use outrigger_policy::name::{Identity, ResourceRef};
+use outrigger_policy::rate_limit::{Override, RateLimitPolicy};
 use outrigger_policy::route::{Route, RouteTable, Rule};
 
 use crate::compile::authorization::{self, localhost, object_ref};
+use crate::compile::filters::{self, Place};
 use crate::compile::matches;
 use crate::compile::settings::Settings;
 use crate::index::cluster::Cluster;
@@ -17,7 +20,9 @@ use crate::index::policies::{ByNamespace, Policies, Resource};
 use crate::resources::refused::ParentKind;
 use crate::resources::report::ObjectId;
 use crate::resources::route::{self as written, GrpcRule, HttpRule, LINKERD};
-use crate::resources::server::{ProxyProtocol, Server};
+use crate::resources::server::{ProxyProtocol, Rate, RateLimit, Server};
+use crate::resources::traffic::Traffic;
+use crate::resources::values::namespace_or;
 
 /// How long a proxy waits for the first bytes of a connection.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +58,7 @@ pub fn policy(
         (true, ProxyProtocol::Grpc) => everything(&authorizations),
         (true, _) => default(&authorizations),
     };
+    let rate_limit = rate_limit(policies, settings, server).map(Arc::new);
     let protocol = match server.spec.proxy_protocol {
         ProxyProtocol::Unknown => InboundProtocol::Detect {
             timeout: DETECT_TIMEOUT,
@@ -96,15 +102,16 @@ fn unmixed(policies: &Policies, server: &Resource<Server>) -> Result<(), String>
     let grpc = attached(&policies.grpc_routes, server)
         .next()
         .map(|route| &route.id);
+    let limit = rate_limit_of(policies, server).map(|limit| &limit.id);
     let (misplaced, spoken) = match server.spec.proxy_protocol {
-        ProxyProtocol::Grpc => (http, "gRPC"),
-        ProxyProtocol::Opaque => (http.or(grpc), "opaque"),
-        ProxyProtocol::Tls => (http.or(grpc), "TLS"),
+        ProxyProtocol::Grpc => (http.or(limit), "gRPC"),
+        ProxyProtocol::Opaque => (http.or(grpc).or(limit), "opaque"),
+        ProxyProtocol::Tls => (http.or(grpc).or(limit), "TLS"),
         _ => (grpc, "HTTP"),
     };
-    misplaced.map_or(Ok(()), |route| {
+    misplaced.map_or(Ok(()), |object| {
         Err(format!(
-            "{route} is attached to {}, whose port is {spoken}: change proxyProtocol, or remove the route",
+            "{object} is attached to {}, whose port is {spoken}: change proxyProtocol, or remove it",
             server.id
         ))
     })
@@ -135,12 +142,23 @@ fn http_routes(
         let authorizations = authorizations(&route.id);
         let rule = |rule: &HttpRule| Rule {
             matches: matches::http(rule.matches.as_deref()),
-            then: inbound_rule(&authorizations, rule.filters.as_deref()),
+            then: inbound_rule(
+                &authorizations,
+                rule.filters.as_deref(),
+                &route.traffic,
+                Place::InboundHttp,
+            ),
         };
         Route {
             meta: Arc::new(route_ref(&route.id)),
             hosts: matches::hosts(route.spec.hostnames.as_deref()),
-            rules: or_everything(route.spec.rules.as_deref(), rule, &authorizations),
+            rules: or_everything(
+                route.spec.rules.as_deref(),
+                rule,
+                &authorizations,
+                &route.traffic,
+                Place::InboundHttp,
+            ),
         }
     });
     RouteTable {
@@ -158,21 +176,32 @@ fn grpc_routes(
         let rule = |rule: &GrpcRule| match matches::grpc(rule.matches.as_deref()) {
             Ok(matches) => Rule {
                 matches,
-                then: inbound_rule(&authorizations, rule.filters.as_deref()),
+                then: inbound_rule(
+                    &authorizations,
+                    rule.filters.as_deref(),
+                    &route.traffic,
+                    Place::InboundGrpc,
+                ),
             },
             // What it would have matched is not known.
             Err(reason) => Rule {
                 matches: Vec::new(),
                 then: InboundRule {
-                    authorizations: authorizations.clone(),
                     unsupported: Some(Unsupported::new(reason)),
+                    ..InboundRule::new(authorizations.clone())
                 },
             },
         };
         Route {
             meta: Arc::new(route_ref(&route.id)),
             hosts: matches::hosts(route.spec.hostnames.as_deref()),
-            rules: or_everything(route.spec.rules.as_deref(), rule, &authorizations),
+            rules: or_everything(
+                route.spec.rules.as_deref(),
+                rule,
+                &authorizations,
+                &route.traffic,
+                Place::InboundGrpc,
+            ),
         }
     });
     RouteTable {
@@ -185,26 +214,75 @@ fn or_everything<R>(
     rules: Option<&[R]>,
     rule: impl Fn(&R) -> Rule<InboundRule>,
     authorizations: &Arc<[Authorization]>,
+    traffic: &Traffic,
+    place: Place,
 ) -> Vec<Rule<InboundRule>> {
     match rules {
         Some(rules) if !rules.is_empty() => rules.iter().map(rule).collect(),
         _ => vec![Rule {
             matches: Vec::new(),
-            then: inbound_rule(authorizations, None),
+            then: inbound_rule(authorizations, None, traffic, place),
         }],
     }
 }
 
+/// What a rule does. What can't be expressed refuses the requests that it matches.
 fn inbound_rule(
     authorizations: &Arc<[Authorization]>,
     filters: Option<&[written::HttpFilter]>,
+    traffic: &Traffic,
+    place: Place,
 ) -> InboundRule {
-    let filtered = filters.is_some_and(|filters| !filters.is_empty());
-    InboundRule {
-        authorizations: authorizations.clone(),
-        unsupported: filtered
-            .then(|| Unsupported::new("filters of inbound routes are not enforced by this version")),
+    let rule = InboundRule::new(authorizations.clone());
+    match filters::of_rule(filters, traffic, place) {
+        Ok(filters) => InboundRule { filters, ..rule },
+        Err(reason) => InboundRule {
+            unsupported: Some(Unsupported::new(reason)),
+            ..rule
+        },
     }
+}
+
+/// The limits of a Server: those of the oldest policy about it.
+fn rate_limit(
+    policies: &Policies,
+    settings: &Settings,
+    server: &Resource<Server>,
+) -> Option<RateLimitPolicy> {
+    let limit = rate_limit_of(policies, server)?;
+    let rate = |rate: Option<Rate>| rate.and_then(|rate| NonZeroU32::new(rate.requests_per_second));
+    let overrides = limit.spec.overrides.iter().flatten().map(|written| Override {
+        limit: NonZeroU32::new(written.requests_per_second),
+        clients: written
+            .client_refs
+            .iter()
+            .filter_map(|client| {
+                let namespace = namespace_or(client.namespace.as_deref(), &limit.id.namespace);
+                // A name that is too long for an identity is nobody's.
+                settings
+                    .identity(&namespace, &client.name)
+                    .ok()
+                    .map(Identity::Dns)
+            })
+            .collect(),
+    });
+    Some(RateLimitPolicy {
+        meta: Arc::new(object_ref(&limit.id)),
+        total: rate(limit.spec.total),
+        identity: rate(limit.spec.identity),
+        overrides: overrides.collect(),
+    })
+}
+
+/// The oldest of the limits of a Server.
+fn rate_limit_of<'a>(
+    policies: &'a Policies,
+    server: &Resource<Server>,
+) -> Option<&'a Arc<Resource<RateLimit>>> {
+    let limits = policies.rate_limits.of(&server.id.namespace).iter();
+    limits
+        .into_iter()
+        .find(|limit| *limit.spec.target_ref.name == *server.id.name)
 }
 
 /// A route, as inbound policies refer to it.

@@ -25,6 +25,8 @@ pub struct Settings {
     pub default_opaque_ports: PortSet,
     /// Where kubelets ask from.
     pub probe_networks: Vec<IpNet>,
+    /// Whether requests may set their own timeouts and retries by `l5d-*` headers.
+    pub allow_l5d_request_headers: bool,
 }
 
 /// The private networks (RFC 1918, RFC 6598, RFC 4193).
@@ -49,6 +51,7 @@ impl Default for Settings {
                 .into_iter()
                 .collect(),
             probe_networks: everywhere(),
+            allow_l5d_request_headers: false,
         }
     }
 }

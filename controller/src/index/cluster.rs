@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
 
 use crate::index::annotations::Context;
 use crate::index::pod::{self, Pod};
@@ -30,6 +31,7 @@ pub struct Cluster {
     by_pod_ip: HashMap<IpAddr, Arc<Pod>>,
     by_host_port: HashMap<SocketAddr, (Arc<Pod>, u16)>,
     slices: HashMap<Name, Vec<Slice>>,
+    zones: HashMap<Arc<str>, Arc<str>>,
     refused_parents: HashMap<(ParentKind, Name), Vec<(RefusedParent, RefusedBy)>>,
     refused_egress: Vec<RefusedEgress>,
     /// The policies that can be used.
@@ -45,6 +47,9 @@ struct RefusedEgress {
 
 /// EgressNetworks of this namespace hold for the clients of all.
 pub const GLOBAL_EGRESS_NAMESPACE: &str = "linkerd-egress";
+
+/// The label of a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Lookups.
 impl Cluster {
@@ -72,6 +77,11 @@ impl Cluster {
     pub fn pod_at(&self, address: SocketAddr) -> Option<(&Arc<Pod>, u16)> {
         let by_host = self.by_host_port.get(&address).map(|(pod, port)| (pod, *port));
         by_host.or_else(|| Some((self.by_pod_ip.get(&address.ip())?, address.port())))
+    }
+
+    /// The zone of a node.
+    pub fn zone(&self, node: &str) -> Option<&Arc<str>> {
+        self.zones.get(node)
     }
 
     /// The slices of a Service.
@@ -158,7 +168,12 @@ impl Cluster {
                         cluster.slices.entry(name).or_default().push(slice);
                     }
                 }
-                Object::Policy(policy) => cluster.policies.add(&located.id, &located.origin, policy),
+                Object::Policy(policy, traffic) => {
+                    cluster
+                        .policies
+                        .add(&located.id, &located.origin, policy, traffic);
+                }
+                Object::Node(manifest) => cluster.add_node(&located.id.name, manifest),
                 Object::Unusable(_) | Object::Namespace(_) | Object::ServiceAccount(_) => {}
             }
         }
@@ -199,6 +214,13 @@ impl Cluster {
             }
         }
         first
+    }
+
+    fn add_node(&mut self, name: &Arc<str>, manifest: &Node) {
+        let labels = manifest.metadata.labels.iter().flatten();
+        if let Some((_, zone)) = labels.into_iter().find(|(key, _)| *key == ZONE) {
+            self.zones.insert(name.clone(), zone.as_str().into());
+        }
     }
 
     fn add_service(&mut self, service: Arc<Service>) {

@@ -16,6 +16,7 @@ use crate::resources::profile::{ServiceProfile, TrafficSplit};
 use crate::resources::report::{ObjectId, Origin};
 use crate::resources::route::{GrpcRule, HttpRule, Route, StreamRule};
 use crate::resources::server::{RateLimit, Server};
+use crate::resources::traffic::Traffic;
 
 /// A policy of one kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +27,8 @@ pub struct Resource<S> {
     pub origin: Origin,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// Its annotations.
-    pub annotations: BTreeMap<String, String>,
+    /// What its annotations say about how requests are sent.
+    pub traffic: Traffic,
     /// When a cluster took it.
     pub created: Option<Created>,
     /// What it says.
@@ -93,7 +94,7 @@ impl<S> ByNamespace<S> {
         self.0.values().flatten()
     }
 
-    fn add(&mut self, id: &ObjectId, origin: &Origin, manifest: &Manifest<S>)
+    fn add(&mut self, id: &ObjectId, origin: &Origin, manifest: &Manifest<S>, traffic: &Traffic)
     where
         S: Clone,
     {
@@ -105,7 +106,7 @@ impl<S> ByNamespace<S> {
                 id: id.clone(),
                 origin: origin.clone(),
                 labels: metadata.labels.unwrap_or_default(),
-                annotations: metadata.annotations.unwrap_or_default(),
+                traffic: traffic.clone(),
                 created: metadata.creation_timestamp,
                 spec: manifest.spec.clone(),
             }));
@@ -137,21 +138,21 @@ fn by_age<S>(a: &Arc<Resource<S>>, b: &Arc<Resource<S>>) -> Ordering {
 
 impl Policies {
     /// Takes a policy in.
-    pub fn add(&mut self, id: &ObjectId, origin: &Origin, policy: &Policy) {
+    pub fn add(&mut self, id: &ObjectId, origin: &Origin, policy: &Policy, traffic: &Traffic) {
         match policy {
-            Policy::Server(m) => self.servers.add(id, origin, m),
-            Policy::ServerAuthorization(m) => self.server_authorizations.add(id, origin, m),
-            Policy::AuthorizationPolicy(m) => self.authorization_policies.add(id, origin, m),
-            Policy::MeshTlsAuthentication(m) => self.mesh_tls.add(id, origin, m),
-            Policy::NetworkAuthentication(m) => self.networks.add(id, origin, m),
-            Policy::RateLimit(m) => self.rate_limits.add(id, origin, m),
-            Policy::EgressNetwork(m) => self.egress_networks.add(id, origin, m),
-            Policy::HttpRoute(m) => self.http_routes.add(id, origin, m),
-            Policy::GrpcRoute(m) => self.grpc_routes.add(id, origin, m),
-            Policy::TlsRoute(m) => self.tls_routes.add(id, origin, m),
-            Policy::TcpRoute(m) => self.tcp_routes.add(id, origin, m),
-            Policy::ServiceProfile(m) => self.profiles.add(id, origin, m),
-            Policy::TrafficSplit(m) => self.splits.add(id, origin, m),
+            Policy::Server(m) => self.servers.add(id, origin, m, traffic),
+            Policy::ServerAuthorization(m) => self.server_authorizations.add(id, origin, m, traffic),
+            Policy::AuthorizationPolicy(m) => self.authorization_policies.add(id, origin, m, traffic),
+            Policy::MeshTlsAuthentication(m) => self.mesh_tls.add(id, origin, m, traffic),
+            Policy::NetworkAuthentication(m) => self.networks.add(id, origin, m, traffic),
+            Policy::RateLimit(m) => self.rate_limits.add(id, origin, m, traffic),
+            Policy::EgressNetwork(m) => self.egress_networks.add(id, origin, m, traffic),
+            Policy::HttpRoute(m) => self.http_routes.add(id, origin, m, traffic),
+            Policy::GrpcRoute(m) => self.grpc_routes.add(id, origin, m, traffic),
+            Policy::TlsRoute(m) => self.tls_routes.add(id, origin, m, traffic),
+            Policy::TcpRoute(m) => self.tcp_routes.add(id, origin, m, traffic),
+            Policy::ServiceProfile(m) => self.profiles.add(id, origin, m, traffic),
+            Policy::TrafficSplit(m) => self.splits.add(id, origin, m, traffic),
         }
     }
 

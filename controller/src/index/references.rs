@@ -1,6 +1,7 @@
 //! References between policies: those that lead nowhere, and those that contradict each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::index::cluster::Cluster;
 use crate::index::policies::{ByNamespace, Resource};
@@ -24,7 +25,39 @@ pub fn check(cluster: &Cluster) -> Vec<Report> {
     found.routes(&policies.grpc_routes);
     found.routes(&policies.tls_routes);
     found.routes(&policies.tcp_routes);
+    found.conflicts(&policies.http_routes, &[parents_of(&policies.grpc_routes)]);
+    let http = [
+        parents_of(&policies.grpc_routes),
+        parents_of(&policies.http_routes),
+    ];
+    found.conflicts(&policies.tls_routes, &http);
+    let [grpc, http] = http;
+    found.conflicts(
+        &policies.tcp_routes,
+        &[grpc, http, parents_of(&policies.tls_routes)],
+    );
+    found.profiles();
+    found.splits();
     found.reports
+}
+
+/// The namespace, name and port of the Services and EgressNetworks that have routes of one kind.
+type Parents = BTreeSet<(Arc<str>, String, Option<u16>)>;
+
+fn parents_of<R>(routes: &ByNamespace<Route<R>>) -> Parents {
+    let parents = routes.all().flat_map(|route| {
+        let parents = route.spec.parent_refs.iter().flatten();
+        parents.filter(|parent| is_destination(parent)).map(|parent| {
+            let namespace = namespace_or(parent.namespace.as_deref(), &route.id.namespace);
+            (namespace, parent.name.clone(), parent.port)
+        })
+    });
+    parents.collect()
+}
+
+/// Servers have routes of one kind only.
+fn is_destination(parent: &ParentRef) -> bool {
+    parent.is("", "Service") || parent.is(LINKERD, "EgressNetwork")
 }
 
 struct Found<'a> {
@@ -179,6 +212,64 @@ impl Found<'_> {
                 .collect();
             for reason in missing {
                 self.say(route, Severity::Error, reason);
+            }
+        }
+    }
+
+    /// Of the kinds of routes of a parent the most specific counts: gRPC, then HTTP, then TLS, then TCP.
+    fn conflicts<R>(&mut self, routes: &ByNamespace<Route<R>>, stronger: &[Parents]) {
+        for route in routes.all() {
+            let conflict = route.spec.parent_refs.iter().flatten().find(|parent| {
+                let namespace = namespace_or(parent.namespace.as_deref(), &route.id.namespace);
+                let same = |(ns, name, port): &(Arc<str>, String, Option<u16>)| {
+                    let same_port = port.is_none() || parent.port.is_none() || *port == parent.port;
+                    *ns == namespace && *name == parent.name && same_port
+                };
+                is_destination(parent) && stronger.iter().any(|parents| parents.iter().any(same))
+            });
+            if let Some(parent) = conflict {
+                let reason = format!(
+                    "parentRefs: {parent} has routes of a more specific kind (gRPC before HTTP, HTTP before TLS, TLS \
+                     before TCP), and this one is not followed there: remove one"
+                );
+                self.say(route, Severity::Error, reason);
+            }
+        }
+    }
+
+    /// A ServiceProfile is found by its name: `<service>.<namespace>.svc.<domain>`.
+    fn profiles(&mut self) {
+        for profile in self.cluster.policies.profiles.all() {
+            let mut labels = profile.id.name.split('.');
+            let (service, namespace, svc) = (labels.next(), labels.next(), labels.next());
+            let exists = match (service, namespace, svc) {
+                (Some(service), Some(namespace), Some("svc")) => {
+                    self.cluster.service(namespace, service).is_some()
+                }
+                _ => false,
+            };
+            if !exists {
+                let reason = "no Service of that name is defined, and nothing changes: a profile is called \
+                              <service>.<namespace>.svc.<domain>";
+                self.say(profile, Severity::Warning, reason.to_owned());
+            }
+            if profile.spec.opaque_ports.is_some() {
+                let reason =
+                    "opaquePorts is not followed: write config.linkerd.io/opaque-ports on the Service";
+                self.say(profile, Severity::Warning, reason.to_owned());
+            }
+        }
+    }
+
+    fn splits(&mut self) {
+        for split in self.cluster.policies.splits.all() {
+            let apex = split.spec.service.split('.').next().unwrap_or_default();
+            let backends = split.spec.backends.iter().map(|backend| backend.service.as_str());
+            for name in std::iter::once(apex).chain(backends) {
+                if self.cluster.service(&split.id.namespace, name).is_none() {
+                    let reason = format!("Service {}/{name} is not defined", split.id.namespace);
+                    self.say(split, Severity::Error, reason);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Service as Manifest, ServiceSpec};
 use crate::index::annotations::{Context, is_tcp, port};
 use crate::resources::ports::PortSet;
 use crate::resources::report::ObjectId;
+use crate::resources::traffic::{self, Bearer, Traffic};
 
 /// A Service, as the mesh sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,10 @@ pub struct Service {
     pub opaque: Option<PortSet>,
     /// Only endpoints on the client's own node (`internalTrafficPolicy: Local`).
     pub local: bool,
+    /// Endpoints in the client's own zone, where there are some (`trafficDistribution`).
+    pub same_zone: bool,
+    /// What its annotations say about how requests are sent.
+    pub traffic: Traffic,
     /// Why nothing may be sent to it: it asks for what this version does not enforce.
     pub refused: Option<String>,
 }
@@ -42,13 +47,8 @@ pub struct ServicePort {
 
 const OPAQUE_PORTS: &str = "config.linkerd.io/opaque-ports";
 
-/// Annotations that change how requests are sent, by prefix.
-const TRAFFIC_ANNOTATIONS: [&str; 4] = [
-    "retry.linkerd.io/",
-    "timeout.linkerd.io/",
-    "balancer.linkerd.io/",
-    "balancer.alpha.linkerd.io/",
-];
+/// The values of `trafficDistribution` that keep traffic in its zone; the first is the older name.
+const PREFERENCES: [&str; 2] = ["PreferClose", "PreferSameZone"];
 
 /// Annotations and labels of Services whose endpoints are in other clusters.
 const MULTICLUSTER: [&str; 2] = [
@@ -74,13 +74,23 @@ pub fn read(manifest: &Manifest, context: &mut Context<'_>) -> Service {
         .as_deref()
         .into_iter()
         .chain(spec.cluster_ips.iter().flatten().map(|ip| ip.as_str()));
+    let (traffic, bad_annotation) = match traffic(&annotations, context) {
+        Ok(traffic) => (traffic, None),
+        Err(reason) => (Traffic::default(), Some(reason)),
+    };
+    let distribution = spec.traffic_distribution.as_deref();
+    if distribution.is_some_and(|d| !PREFERENCES.contains(&d)) {
+        context.warn("spec.trafficDistribution is not known and not followed: use PreferSameZone");
+    }
     let service = Service {
         id: context.id.clone(),
         external: spec.type_.as_deref() == Some("ExternalName"),
         cluster_ips: context.addresses(cluster_ips.filter(|ip| *ip != "None")),
         opaque: context.ports(&annotations, OPAQUE_PORTS, named),
         local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-        refused: refused(manifest, &annotations, context),
+        same_zone: distribution.is_some_and(|d| PREFERENCES.contains(&d)),
+        refused: multicluster(manifest, &annotations, context).or(bad_annotation),
+        traffic,
         ports,
     };
     if service.cluster_ips.is_empty() && !service.external && spec.cluster_ip.as_deref() != Some("None") {
@@ -113,21 +123,24 @@ fn ports(spec: &ServiceSpec) -> Vec<ServicePort> {
         .collect()
 }
 
-fn refused(
+/// What a Service's annotations say, or why it can't be followed.
+fn traffic(annotations: &BTreeMap<String, String>, context: &mut Context<'_>) -> Result<Traffic, String> {
+    traffic::read(annotations, Bearer::Destination).inspect_err(|reason| {
+        context.error(format!("{reason}; until then requests to it are refused"));
+    })
+}
+
+fn multicluster(
     manifest: &Manifest,
     annotations: &BTreeMap<String, String>,
     context: &mut Context<'_>,
 ) -> Option<String> {
     let no_labels = BTreeMap::new();
     let labels = manifest.metadata.labels.as_ref().unwrap_or(&no_labels);
-    let traffic = annotations
-        .keys()
-        .find(|key| TRAFFIC_ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)));
-    let multicluster = annotations
+    let key = annotations
         .keys()
         .chain(labels.keys())
-        .find(|key| MULTICLUSTER.contains(&key.as_str()));
-    let key = traffic.or(multicluster)?;
+        .find(|key| MULTICLUSTER.contains(&key.as_str()))?;
     let reason = format!(
         "{key} is not enforced by this version: remove it from {}",
         context.id

@@ -33,6 +33,8 @@ pub struct SliceEndpoint {
     pub node: Option<Arc<str>>,
     /// Its zone.
     pub zone: Option<Arc<str>>,
+    /// The zones whose clients it is meant for; empty where nothing is said.
+    pub for_zones: Vec<Arc<str>>,
 }
 
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -67,9 +69,6 @@ pub fn read(manifest: &Manifest, context: &mut Context<'_>) -> Option<Slice> {
     if manifest.address_type == "FQDN" {
         context.error("addressType FQDN is not supported and is left out: write addresses");
         return None;
-    }
-    if manifest.endpoints.iter().any(|endpoint| endpoint.hints.is_some()) {
-        context.warn("hints are not followed by this version: endpoints of every zone are used");
     }
     let ports = manifest
         .ports
@@ -125,5 +124,15 @@ fn read_endpoint(endpoint: &Endpoint, context: &mut Context<'_>) -> Option<Slice
         hostname: endpoint.hostname.as_deref().map(Arc::from),
         node: endpoint.node_name.as_deref().map(Arc::from),
         zone: endpoint.zone.as_deref().map(Arc::from),
+        for_zones: hinted_zones(endpoint),
     })
+}
+
+fn hinted_zones(endpoint: &Endpoint) -> Vec<Arc<str>> {
+    let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_ref());
+    hints
+        .into_iter()
+        .flatten()
+        .map(|zone| zone.name.as_str().into())
+        .collect()
 }

@@ -11,4 +11,5 @@ pub mod refused;
 pub mod report;
 pub mod route;
 pub mod server;
+pub mod traffic;
 pub mod values;

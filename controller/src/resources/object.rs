@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::resources::policy::{self, Policy};
 use crate::resources::refused::{self, Unusable};
 use crate::resources::report::{ObjectId, Origin};
+use crate::resources::traffic::Traffic;
 
 /// An object, and where it is written.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Located {
 pub enum Object {
     /// `v1` Namespace: its annotations are inherited.
     Namespace(Box<Namespace>),
+    /// `v1` Node: its zone.
+    Node(Box<Node>),
     /// `v1` Service.
     Service(Box<Service>),
     /// `v1` Pod.
@@ -35,8 +38,8 @@ pub enum Object {
     ServiceAccount(Box<ServiceAccount>),
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice(Box<EndpointSlice>),
-    /// A policy.
-    Policy(Arc<Policy>),
+    /// A policy, and what its annotations say about how requests are sent.
+    Policy(Arc<Policy>, Traffic),
     /// A policy that can't be used.
     Unusable(Unusable),
 }
@@ -66,6 +69,7 @@ pub fn read(manifest: &Value) -> Result<Option<(ObjectId, Object)>, serde_json::
         .unwrap_or(("", &head.api_version));
     let object = match (group, version, head.kind.as_str()) {
         ("", "v1", "Namespace") => Object::Namespace(Deserialize::deserialize(manifest)?),
+        ("", "v1", "Node") => Object::Node(Deserialize::deserialize(manifest)?),
         ("", "v1", "Service") => Object::Service(Deserialize::deserialize(manifest)?),
         ("", "v1", "Pod") => Object::Pod(Deserialize::deserialize(manifest)?),
         ("", "v1", "ServiceAccount") => Object::ServiceAccount(Deserialize::deserialize(manifest)?),
@@ -85,8 +89,8 @@ pub fn read(manifest: &Value) -> Result<Option<(ObjectId, Object)>, serde_json::
 fn read_policy(group: &str, version: &str, head: &Head, manifest: &Value) -> Object {
     let kind = head.kind.as_str();
     let reason = match policy::read(group, version, kind, &manifest) {
-        Some(Ok(policy)) => match policy.check() {
-            Ok(()) => return Object::Policy(Arc::new(policy)),
+        Some(Ok(policy)) => match policy.check().and_then(|()| policy.traffic()) {
+            Ok(traffic) => return Object::Policy(Arc::new(policy), traffic),
             Err(reason) => reason,
         },
         Some(Err(error)) => error.to_string(),
@@ -114,7 +118,7 @@ fn identify(group: &str, head: &Head, object: &Object) -> Result<ObjectId, serde
         ));
     }
     let namespace = match object {
-        Object::Namespace(_) => "",
+        Object::Namespace(_) | Object::Node(_) => "",
         _ => namespace_of(head),
     };
     Ok(ObjectId {

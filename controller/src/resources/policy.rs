@@ -14,6 +14,7 @@ use crate::resources::egress::EgressNetwork;
 use crate::resources::profile::{ServiceProfile, TrafficSplit};
 use crate::resources::route::{GrpcRule, HttpRule, Route, StreamRule};
 use crate::resources::server::{RateLimit, Server};
+use crate::resources::traffic::{self, Bearer, Traffic};
 
 /// A policy that was read whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,6 +171,22 @@ impl Policy {
             Self::TlsRoute(m) | Self::TcpRoute(m) => m.spec.check_one_rule(),
             Self::ServiceProfile(m) => m.spec.check(),
             Self::EgressNetwork(_) | Self::TrafficSplit(_) => Ok(()),
+        }
+    }
+}
+
+impl Policy {
+    /// What its annotations say about how requests are sent.
+    pub fn traffic(&self) -> Result<Traffic, String> {
+        let (metadata, bearer) = match self {
+            Self::HttpRoute(m) => (&m.metadata, Bearer::Route),
+            Self::GrpcRoute(m) => (&m.metadata, Bearer::Route),
+            Self::EgressNetwork(m) => (&m.metadata, Bearer::Destination),
+            _ => return Ok(Traffic::default()),
+        };
+        match &metadata.annotations {
+            Some(annotations) => traffic::read(annotations, bearer),
+            None => Ok(Traffic::default()),
         }
     }
 }

@@ -39,14 +39,14 @@ pub struct Traffic {
 /// When requests are sent again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retry {
-    /// Attempts after the first, at most.
-    pub limit: u32,
+    /// Attempts after the first, at most; 1 where nothing is said.
+    pub limit: Option<u16>,
     /// For each attempt.
     pub timeout: Option<Duration>,
     /// After which HTTP statuses.
-    pub http: Vec<RangeInclusive<u16>>,
+    pub http: Option<Vec<RangeInclusive<u16>>>,
     /// After which gRPC codes.
-    pub grpc: GrpcCodes,
+    pub grpc: Option<GrpcCodes>,
 }
 
 /// On what an annotation stands.
@@ -65,7 +65,7 @@ const ALPHA: &str = "balancer.alpha.linkerd.io/";
 const OWN: &str = "outrigger.dev/";
 
 /// The annotations that are read, and whether on destinations, on routes.
-const KNOWN: [(&str, &str, bool, bool); 28] = [
+const KNOWN: [(&str, &str, bool, bool); 27] = [
     (TIMEOUT, "request", true, true),
     (TIMEOUT, "response", true, true),
     (TIMEOUT, "idle", true, true),
@@ -93,7 +93,6 @@ const KNOWN: [(&str, &str, bool, bool); 28] = [
     (OWN, "fault-percent", false, true),
     (OWN, "delay", false, true),
     (OWN, "delay-percent", false, true),
-    (OWN, "comment", true, true),
 ];
 
 /// Reads the annotations of an object. The error names the annotation and says what to do.
@@ -116,10 +115,15 @@ pub fn read(annotations: &BTreeMap<String, String>, bearer: Bearer) -> Result<Tr
 
 /// An annotation that nobody reads would silently do nothing.
 fn check_key(key: &str, bearer: Bearer) -> Result<(), String> {
-    if ![TIMEOUT, RETRY, BALANCER, ALPHA, OWN].iter().any(|prefix| key.starts_with(prefix)) {
+    if ![TIMEOUT, RETRY, BALANCER, ALPHA, OWN]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
+    {
         return Ok(());
     }
-    let known = KNOWN.iter().find(|(prefix, name, ..)| key.strip_prefix(prefix) == Some(name));
+    let known = KNOWN
+        .iter()
+        .find(|(prefix, name, ..)| key.strip_prefix(prefix) == Some(name));
     let (here, elsewhere) = match (known, bearer) {
         (None, _) => return Err(format!("annotation {key} is not known: remove or correct it")),
         (Some((_, _, here, _)), Bearer::Destination) => (here, "routes"),
@@ -156,21 +160,29 @@ impl Annotations<'_> {
     }
 
     fn retry(&self) -> Result<Option<Retry>, String> {
-        let limit = self.value(RETRY, "limit", number::<u16>)?.filter(|limit| *limit > 0);
-        let timeout = self.value(RETRY, "timeout", simple_duration)?.filter(|t| !t.is_zero());
+        let limit = self
+            .value(RETRY, "limit", number::<u16>)?
+            .filter(|limit| *limit > 0);
+        let timeout = self
+            .value(RETRY, "timeout", simple_duration)?
+            .filter(|t| !t.is_zero());
         let http = self.value(RETRY, "http", statuses)?;
         let grpc = self.value(RETRY, "grpc", grpc_codes)?;
         let given = limit.is_some() || timeout.is_some() || http.is_some() || grpc.is_some();
-        Ok(given.then(|| Retry {
-            limit: limit.unwrap_or(1).into(),
+        Ok(given.then_some(Retry {
+            limit,
             timeout,
-            http: http.unwrap_or_default(),
-            grpc: grpc.unwrap_or_default(),
+            http,
+            grpc,
         }))
     }
 
     fn breaker(&self) -> Result<Option<BreakerPolicy>, String> {
-        let max_failures = self.value(BALANCER, "failure-accrual-consecutive-max-failures", number::<u32>)?;
+        let max_failures = self.value(
+            BALANCER,
+            "failure-accrual-consecutive-max-failures",
+            number::<u32>,
+        )?;
         let max_consecutive = max_failures.unwrap_or(7);
         let backoff = self.backoff()?;
         let unified = self.unified(max_consecutive)?;
@@ -194,7 +206,10 @@ impl Annotations<'_> {
         let max = self.value(BALANCER, &format!("{key}max-penalty"), simple_duration)?;
         let min = self.value(BALANCER, &format!("{key}min-penalty"), simple_duration)?;
         let jitter = self.value(BALANCER, &format!("{key}jitter-ratio"), number::<f64>)?;
-        let (min, max) = (min.unwrap_or(Duration::from_secs(1)), max.unwrap_or(Duration::from_secs(60)));
+        let (min, max) = (
+            min.unwrap_or(Duration::from_secs(1)),
+            max.unwrap_or(Duration::from_secs(60)),
+        );
         Backoff::try_new(min, max, jitter.unwrap_or(0.5))
             .map_err(|error| format!("annotations {BALANCER}{key}*: {error}"))
     }
@@ -204,7 +219,9 @@ impl Annotations<'_> {
             let rate = number::<f64>(text)?;
             let hundredths = (0.0..=1.0).contains(&rate).then(|| (rate * 10_000.0).round());
             // From 0 to 10,000.
-            hundredths.map(|h| h as u16).ok_or_else(|| format!("{text:?} is no rate from 0 to 1"))
+            hundredths
+                .map(|h| h as u16)
+                .ok_or_else(|| format!("{text:?} is no rate from 0 to 1"))
         })?;
         let window = self.value(ALPHA, "failure-accrual-success-rate-window", |text| {
             let window = simple_duration(text)?;
@@ -213,7 +230,10 @@ impl Annotations<'_> {
                 false => Err(format!("{text:?} is shorter than 10ms")),
             }
         })?;
-        let min_requests = ["failure-accrual-success-rate-min-requests", "failure-accrual-min-requests"];
+        let min_requests = [
+            "failure-accrual-success-rate-min-requests",
+            "failure-accrual-min-requests",
+        ];
         let mut least = None;
         for name in min_requests {
             least = least.or(self.value(ALPHA, name, |text| match number::<u32>(text)? {
@@ -243,36 +263,58 @@ impl Annotations<'_> {
 
     fn fault(&self) -> Result<Option<InjectedFailure>, String> {
         let http = self.value(OWN, "fault-status", |text| {
-            let status = text.parse().ok().and_then(|code: u16| StatusCode::from_u16(code).ok());
+            let status = text
+                .parse()
+                .ok()
+                .and_then(|code: u16| StatusCode::from_u16(code).ok());
             let status = status.filter(|status| (400..=599).contains(&status.as_u16()));
-            status.map(InjectedStatus::Http).ok_or_else(|| format!("{text:?} is no status from 400 to 599"))
+            status
+                .map(InjectedStatus::Http)
+                .ok_or_else(|| format!("{text:?} is no status from 400 to 599"))
         })?;
         let grpc = self.value(OWN, "fault-grpc-code", |text| match number::<u16>(text)? {
             code @ 1..=16 => Ok(InjectedStatus::Grpc(GrpcStatus(code))),
             _ => Err(format!("{text:?} is no gRPC code from 1 to 16")),
         })?;
-        let ratio = self.value(OWN, "fault-percent", percent)?.unwrap_or(Ratio::ALWAYS);
-        let message = self.text(OWN, "fault-message").unwrap_or("injected by annotation").into();
+        let ratio = self
+            .value(OWN, "fault-percent", percent)?
+            .unwrap_or(Ratio::ALWAYS);
+        let message = self
+            .text(OWN, "fault-message")
+            .unwrap_or("injected by annotation")
+            .into();
         match (http, grpc) {
-            (Some(_), Some(_)) => Err(format!("annotations {OWN}fault-status and {OWN}fault-grpc-code: give one")),
+            (Some(_), Some(_)) => Err(format!(
+                "annotations {OWN}fault-status and {OWN}fault-grpc-code: give one"
+            )),
             (None, None) => Ok(None),
-            (Some(status), None) | (None, Some(status)) => Ok(Some(InjectedFailure { status, message, ratio })),
+            (Some(status), None) | (None, Some(status)) => Ok(Some(InjectedFailure {
+                status,
+                message,
+                ratio,
+            })),
         }
     }
 
     fn delay(&self) -> Result<Option<Delay>, String> {
-        let ratio = self.value(OWN, "delay-percent", percent)?.unwrap_or(Ratio::ALWAYS);
-        let duration = self.value(OWN, "delay", simple_duration)?.filter(|delay| !delay.is_zero());
+        let ratio = self
+            .value(OWN, "delay-percent", percent)?
+            .unwrap_or(Ratio::ALWAYS);
+        let duration = self
+            .value(OWN, "delay", simple_duration)?
+            .filter(|delay| !delay.is_zero());
         Ok(duration.map(|duration| Delay { duration, ratio }))
     }
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{text:?} is no number that fits here"))
+    text.parse()
+        .map_err(|_| format!("{text:?} is no number that fits here"))
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
+    text.parse()
+        .map_err(|_| format!("{text:?} is neither true nor false"))
 }
 
 fn percent(text: &str) -> Result<Ratio, String> {
@@ -320,18 +362,29 @@ mod tests {
     use super::*;
 
     fn of(pairs: &[(&str, &str)], bearer: Bearer) -> Result<Traffic, String> {
-        let annotations = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let annotations = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         read(&annotations.collect(), bearer)
     }
 
     #[test]
-    fn one_key_of_a_retry_is_enough_for_one_retry() {
+    fn one_key_of_a_retry_is_enough() {
         let retry = |key, value| of(&[(key, value)], Bearer::Route).unwrap().retry.unwrap();
-        assert_eq!(retry("retry.linkerd.io/http", "5xx, gateway-error,404,500-504").http, [500..=599, 502..=504, 404..=404, 500..=504]);
-        assert_eq!(retry("retry.linkerd.io/timeout", "1s").limit, 1);
-        assert_eq!(retry("retry.linkerd.io/limit", "3").limit, 3);
-        assert!(retry("retry.linkerd.io/grpc", "internal").grpc.contains(GrpcStatus(13)));
-        assert_eq!(of(&[("retry.linkerd.io/limit", "0")], Bearer::Route).unwrap().retry, None);
+        let http = retry("retry.linkerd.io/http", "5xx, gateway-error,404,500-504")
+            .http
+            .unwrap();
+        assert_eq!(http, [500..=599, 502..=504, 404..=404, 500..=504]);
+        assert_eq!(retry("retry.linkerd.io/timeout", "1s").limit, None);
+        assert_eq!(retry("retry.linkerd.io/limit", "3").limit, Some(3));
+        let grpc = retry("retry.linkerd.io/grpc", "internal").grpc.unwrap();
+        assert!(grpc.contains(GrpcStatus(13)));
+        assert_eq!(
+            of(&[("retry.linkerd.io/limit", "0")], Bearer::Route)
+                .unwrap()
+                .retry,
+            None
+        );
     }
 
     #[test]
@@ -343,9 +396,18 @@ mod tests {
             ("timeout.linkerd.io/request", "1.5s"),
             ("timeout.linkerd.io/requests", "1s"),
             ("balancer.linkerd.io/failure-accrual", "some"),
-            ("balancer.linkerd.io/failure-accrual-consecutive-min-penalty", "2h"),
-            ("balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio", "NaN"),
-            ("balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold", "1.1"),
+            (
+                "balancer.linkerd.io/failure-accrual-consecutive-min-penalty",
+                "2h",
+            ),
+            (
+                "balancer.linkerd.io/failure-accrual-consecutive-jitter-ratio",
+                "NaN",
+            ),
+            (
+                "balancer.alpha.linkerd.io/failure-accrual-success-rate-threshold",
+                "1.1",
+            ),
             ("balancer.alpha.linkerd.io/penalize-failures", "yes"),
             ("outrigger.dev/fault-status", "503"),
         ] {
@@ -357,18 +419,44 @@ mod tests {
 
     #[test]
     fn breakers_have_the_defaults_of_the_documentation() {
-        let breaker = |kind| of(&[("balancer.linkerd.io/failure-accrual", kind)], Bearer::Destination).unwrap().breaker.unwrap();
+        let breaker = |kind| {
+            of(
+                &[("balancer.linkerd.io/failure-accrual", kind)],
+                Bearer::Destination,
+            )
+            .unwrap()
+            .breaker
+            .unwrap()
+        };
         assert_eq!(breaker("consecutive").accrual, Accrual::Consecutive(7));
         assert_eq!(breaker("consecutive").backoff.max(), Duration::from_secs(60));
-        assert!(matches!(breaker("unified").accrual, Accrual::Unified { max_consecutive: 7, threshold: 8_000, min_requests: 5, .. }));
+        assert!(matches!(
+            breaker("unified").accrual,
+            Accrual::Unified {
+                max_consecutive: 7,
+                threshold: 8_000,
+                min_requests: 5,
+                ..
+            }
+        ));
     }
 
     #[test]
     fn a_fault_is_http_or_grpc_for_a_share_of_requests() {
         let fault = |pairs: &[(&str, &str)]| of(pairs, Bearer::Route).map(|traffic| traffic.fault);
-        let half = fault(&[("outrigger.dev/fault-status", "503"), ("outrigger.dev/fault-percent", "50")]).unwrap();
+        let half = fault(&[
+            ("outrigger.dev/fault-status", "503"),
+            ("outrigger.dev/fault-percent", "50"),
+        ])
+        .unwrap();
         assert_eq!(half.unwrap().ratio, Ratio::new(50, 100).unwrap());
-        assert!(fault(&[("outrigger.dev/fault-status", "503"), ("outrigger.dev/fault-grpc-code", "14")]).is_err());
+        assert!(
+            fault(&[
+                ("outrigger.dev/fault-status", "503"),
+                ("outrigger.dev/fault-grpc-code", "14")
+            ])
+            .is_err()
+        );
         assert!(fault(&[("outrigger.dev/fault-status", "200")]).is_err());
     }
 }

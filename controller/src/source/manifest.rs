@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -197,6 +197,7 @@ fn misfit(document: Document<'_>, kind: &str) -> Option<(u64, Option<String>)> {
     }
     match kind {
         "Namespace" => of::<Namespace>(document),
+        "Node" => of::<Node>(document),
         "Service" => of::<Service>(document),
         "Pod" => of::<Pod>(document),
         "ServiceAccount" => of::<ServiceAccount>(document),

@@ -4,14 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use outrigger_controller::compile::client::Client;
+use outrigger_controller::compile::refusal::Refusal;
 use outrigger_controller::compile::settings::Settings;
 use outrigger_controller::compile::{inbound, outbound, profile, service_name::ServiceName};
+use outrigger_controller::explain::{self, request::Request};
 use outrigger_controller::index::cluster::Cluster;
 use outrigger_controller::resources::ports::PortSet;
 use outrigger_controller::source::manifest;
+use outrigger_policy::authz::ClientTls;
 use proptest::prelude::*;
 
-use crate::support::{example, pod, web};
+use crate::support::{example, files, pod, web};
 
 /// Reads a text as a file, and asks about what it says. The line of an error is one of the file's.
 fn read(text: &str) {
@@ -27,6 +30,11 @@ fn ask(cluster: &Cluster) {
     let (settings, client) = (Settings::default(), Client::of_workload("demo:server").unwrap());
     let name = ServiceName::parse("web.demo.svc", &settings).unwrap();
     outbound::to_name(cluster, &settings, &name, &client);
+    let port_question = |port| inbound_explained(cluster, &settings, port);
+    let _ = (
+        port_question(8080),
+        outbound_explained(cluster, &settings, "web:80"),
+    );
     for port in [80, 443, 3306, 8080] {
         // An answer or a refusal.
         let _ = inbound::of_port(cluster, &settings, &client, port);
@@ -41,11 +49,34 @@ fn ask(cluster: &Cluster) {
     }
 }
 
+fn outbound_explained(cluster: &Cluster, settings: &Settings, to: &str) -> Result<Vec<String>, Refusal> {
+    let question = explain::outbound::Question {
+        client: Client::of_workload("demo:client").unwrap(),
+        to: to.into(),
+        request: Request::new(http::Method::GET, "/", &[]),
+    };
+    explain::outbound::explain(cluster, settings, &question)
+}
+
+fn inbound_explained(cluster: &Cluster, settings: &Settings, port: u16) -> Result<Vec<String>, Refusal> {
+    let question = explain::inbound::Question {
+        workload: Client::of_workload("demo:server").unwrap(),
+        port,
+        from: [10, 77, 1, 2].into(),
+        tls: ClientTls::None,
+        request: Request::new(http::Method::GET, "/", &[]),
+    };
+    explain::inbound::explain(cluster, settings, &question)
+}
+
 /// Manifests with everything that this version reads.
 fn manifests() -> Vec<String> {
-    let mut texts: Vec<_> = std::fs::read_dir(example())
-        .unwrap()
-        .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
+    let mesh = std::fs::read_to_string(example().join("web.yaml")).unwrap();
+    let read = |path| std::fs::read_to_string(path).unwrap() + "---\n" + &mesh;
+    let mut texts: Vec<_> = files("mesh")
+        .chain(files("traffic"))
+        .chain(files("access"))
+        .map(read)
         .collect();
     texts.push(pod(
         "server",

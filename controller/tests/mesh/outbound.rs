@@ -3,7 +3,6 @@
 use outrigger_policy::inbound::InboundProtocol;
 use outrigger_policy::outbound::{Dispatch, OpaqueAction, OutboundProtocol};
 use outrigger_policy::profile::Profile;
-use outrigger_policy::route::filter::Filter;
 use outrigger_proto::destination::Update;
 use tonic::{Code, Status, Streaming};
 
@@ -143,66 +142,6 @@ async fn opaque_ports_are_inherited_from_the_namespace_and_known_by_name() {
         mesh.inbound("demo:a", 3306).await.unwrap().protocol,
         InboundProtocol::Detect { .. }
     ));
-}
-
-#[tokio::test]
-async fn routes_and_annotations_that_are_not_enforced_refuse_their_service() {
-    let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: \
-                 demo}\nspec: {parentRefs: [{group: core, kind: Service, name: web, port: 80}]}\n";
-    for manifests in [web("", &[]) + route, web("retry.linkerd.io/http: 5xx", &[])] {
-        let mesh = Mesh::of(&manifests);
-        assert_eq!(mesh.cluster.borrow().reports.len(), 1);
-        let policy = mesh.outbound("10.96.0.1:80").await.unwrap();
-        let OutboundProtocol::Detect { http1, http2, opaque } = policy.protocol else {
-            panic!("{policy:?}")
-        };
-        for (_, rule) in http1.rules().chain(http2.rules()) {
-            assert!(matches!(&rule.filters[..], [Filter::Fail(_)]), "{rule:?}");
-        }
-        assert!(matches!(opaque.action, OpaqueAction::Invalid(_)));
-    }
-}
-
-#[tokio::test]
-async fn an_egress_network_is_not_enforced_so_its_clients_reach_nothing_there() {
-    let network = "apiVersion: policy.linkerd.io/v1alpha1\nkind: EgressNetwork\nmetadata: {name: e, namespace: \
-                   demo}\nspec: {trafficPolicy: Deny, networks: [{cidr: 192.0.2.0/24, except: [192.0.2.9/32]}]}\n";
-    let mesh = Mesh::of(network);
-    let forwards = async |addr| {
-        let policy = mesh.outbound(addr).await.unwrap();
-        let OutboundProtocol::Detect { opaque, .. } = policy.protocol else {
-            panic!("{policy:?}")
-        };
-        matches!(opaque.action, OpaqueAction::Forward(_))
-    };
-    assert!(!forwards("192.0.2.1:443").await);
-    assert!(forwards("192.0.2.9:443").await);
-    assert!(forwards("198.51.100.1:443").await);
-}
-
-#[tokio::test]
-async fn what_a_consumer_writes_concerns_its_own_namespace() {
-    let refused = async |namespace: &str, kind_and_rest: &str| {
-        let object = format!("---\n{kind_and_rest}").replace("NS", namespace);
-        let policy = Mesh::of(&(web("", &[]) + &object))
-            .outbound("10.96.0.1:80")
-            .await
-            .unwrap();
-        let OutboundProtocol::Detect { opaque, .. } = policy.protocol else {
-            panic!("{policy:?}")
-        };
-        matches!(opaque.action, OpaqueAction::Invalid(_))
-    };
-    let route = "apiVersion: policy.linkerd.io/v1beta3\nkind: HTTPRoute\nmetadata: {name: r, namespace: NS}\nspec: \
-                 {parentRefs: [{group: '', kind: Service, name: web, namespace: demo}]}\n";
-    let profile = "apiVersion: linkerd.io/v1alpha2\nkind: ServiceProfile\nmetadata: {name: \
-                   web.demo.svc.cluster.local, namespace: NS}\nspec: {routes: []}\n";
-    let split = "apiVersion: split.smi-spec.io/v1alpha2\nkind: TrafficSplit\nmetadata: {name: s, namespace: \
-                 NS}\nspec: {service: web, backends: []}\n";
-    for object in [route, profile, split] {
-        assert!(refused("demo", object).await, "{object}");
-        assert!(!refused("other", object).await, "{object}");
-    }
 }
 
 #[tokio::test]

@@ -4,38 +4,17 @@ use outrigger_policy::authz::{ClientTls, authorize};
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
 use outrigger_policy::name::Identity;
 use outrigger_policy::route::Head;
+use outrigger_policy::route::filter::Filter;
 
+use crate::policies::{object, reports};
 use crate::support::{Mesh, pod, web};
 
 const SERVER: &str = "---\napiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: http, namespace: demo, \
                       labels: {tier: front}}\nspec: {podSelector: {matchLabels: {app: web}}, port: http}\n";
 
-/// A policy object of `demo`: kind and name, and its `spec` on one line.
-fn object(kind: &str, name: &str, spec: &str) -> String {
-    let api = match kind {
-        "Server" => "policy.linkerd.io/v1beta3",
-        "ServerAuthorization" => "policy.linkerd.io/v1beta1",
-        "HTTPRoute" => "policy.linkerd.io/v1beta3",
-        "GRPCRoute" => "gateway.networking.k8s.io/v1",
-        _ => "policy.linkerd.io/v1alpha1",
-    };
-    format!(
-        "---\napiVersion: {api}\nkind: {kind}\nmetadata: {{name: {name}, namespace: demo}}\nspec: {spec}\n"
-    )
-}
-
 /// A pod `a` with port 8080 named `http`, and these policies.
 fn mesh(policies: &str) -> Mesh {
     Mesh::of(&(pod("a", "10.1.0.1", "") + policies))
-}
-
-fn reports(mesh: &Mesh) -> Vec<String> {
-    mesh.cluster
-        .borrow()
-        .reports
-        .iter()
-        .map(ToString::to_string)
-        .collect()
 }
 
 /// The identity of a service account of `demo`.
@@ -70,7 +49,12 @@ fn gets(policy: &InboundPolicy, path: &str, ip: &str, tls: &ClientTls) -> Option
         headers: &headers,
     };
     let found = routes.find(&head)?;
-    if found.then.unsupported.is_some() {
+    let fails = found
+        .then
+        .filters
+        .iter()
+        .any(|filter| matches!(filter, Filter::Fail(_)));
+    if fails || found.then.unsupported.is_some() {
         return Some((found.meta.name.to_string(), "unsupported".into()));
     }
     let permit = authorize(&found.then.authorizations, ip.parse().unwrap(), tls);
@@ -410,4 +394,74 @@ async fn one_file_may_hold_what_cannot_be_read_beside_what_can() {
     let mesh = mesh(&(object("AuthorizationPolicy", "x", "7") + &object("Unheard", "y", "{}") + SERVER));
     assert_eq!(&*mesh.inbound("demo:a", 8080).await.unwrap().meta.name, "http");
     assert_eq!(reports(&mesh).len(), 2);
+}
+
+#[tokio::test]
+async fn the_oldest_limit_of_a_server_counts() {
+    let limit = object(
+        "HTTPLocalRateLimitPolicy",
+        "some",
+        "{targetRef: {group: policy.linkerd.io, kind: Server, name: http}, total: {requestsPerSecond: 100}, identity: \
+         {requestsPerSecond: 0}, overrides: [{requestsPerSecond: 5, clientRefs: [{kind: ServiceAccount, name: client}]}]}",
+    );
+    let younger = object(
+        "HTTPLocalRateLimitPolicy",
+        "z",
+        "{targetRef: {group: policy.linkerd.io, kind: Server, name: http}, total: {requestsPerSecond: 1}}",
+    );
+    let mesh = mesh(&(SERVER.to_owned() + &limit + &younger));
+    let policy = mesh.inbound("demo:a", 8080).await.unwrap();
+    let limit = policy.rate_limit.unwrap();
+    assert_eq!((limit.total.map(u32::from), limit.identity), (Some(100), None));
+    assert_eq!(
+        limit.overrides[0].clients[0].as_str(),
+        "client.demo.serviceaccount.identity.linkerd.cluster.local"
+    );
+    assert!(
+        reports(&mesh).len() == 1 && reports(&mesh)[0].contains("limited by"),
+        "{:?}",
+        reports(&mesh)
+    );
+}
+
+#[tokio::test]
+async fn a_limit_that_cannot_be_followed_closes_its_server() {
+    let target = "targetRef: {group: policy.linkerd.io, kind: Server, name: http}";
+    let broken = object(
+        "HTTPLocalRateLimitPolicy",
+        "l",
+        &format!("{{{target}, total: {{requestsPerMinute: 1}}}}"),
+    );
+    assert!(is_refused(
+        &mesh(&(SERVER.to_owned() + &broken))
+            .inbound("demo:a", 8080)
+            .await
+            .unwrap()
+    ));
+    let of_grpc = object(
+        "HTTPLocalRateLimitPolicy",
+        "l",
+        &format!("{{{target}, total: {{requestsPerSecond: 1}}}}"),
+    );
+    let grpc = SERVER.replace("port: http", "port: http, proxyProtocol: gRPC");
+    assert!(is_refused(
+        &mesh(&(grpc + &of_grpc)).inbound("demo:a", 8080).await.unwrap()
+    ));
+}
+
+#[tokio::test]
+async fn a_filter_without_a_field_refuses_its_rule_only() {
+    let route = object(
+        "HTTPRoute",
+        "r",
+        "{parentRefs: [{group: policy.linkerd.io, kind: Server, name: http}], rules: [{matches: [{path: {value: /x}}], \
+         filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [a]}}]}, {filters: [{type: \
+         RequestHeaderModifier, requestHeaderModifier: {remove: [a]}}]}]}",
+    );
+    let policy = mesh(&(SERVER.to_owned() + &route))
+        .inbound("demo:a", 8080)
+        .await
+        .unwrap();
+    let by = |path| gets(&policy, path, "10.1.0.9", &ClientTls::None).unwrap().1;
+    assert_eq!((by("/x").as_str(), by("/y").as_str()), ("unsupported", ""));
 }

@@ -119,7 +119,20 @@ pub(crate) fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/mesh")
 }
 
-fn cluster(manifests: &str) -> Cluster {
+/// The files of a folder of `examples`, by name.
+pub(crate) fn files(folder: &str) -> impl Iterator<Item = PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../examples")
+        .join(folder);
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    files.into_iter()
+}
+
+pub(crate) fn cluster(manifests: &str) -> Cluster {
     Cluster::build(
         &manifest::read(&Arc::from(Path::new("test.yaml")), manifests).unwrap(),
         Vec::new(),
