@@ -150,7 +150,10 @@ fn to_service(
         Some(port),
         namespace,
     );
-    let refused = service.refused.clone().or(refused_by.map(ToString::to_string));
+    let refused = service
+        .refused
+        .clone()
+        .or_else(|| refused_by.map(ToString::to_string));
     let routes = Routes::of(&cluster.policies, Parent::service(id, port), client);
     let protocol = match refused {
         Some(reason) => Err(reason),

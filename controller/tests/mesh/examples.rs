@@ -81,7 +81,8 @@ fn verdict(name: &str, port: u16, account: &str, from: &str, path: &str) -> Stri
         .find(|line| line.contains(" is allowed by ") || line.contains(" is denied"));
     let line = line.unwrap();
     line.split_once(" is allowed by ")
-        .map_or("denied".to_owned(), |(_, by)| by.to_owned())
+        .map_or("denied", |(_, by)| by)
+        .to_owned()
 }
 
 #[test]
