@@ -4,6 +4,7 @@
 mod control_plane;
 mod differential;
 mod hostile;
+mod http1;
 mod http2;
 mod lifecycle;
 mod seen;
