@@ -81,7 +81,10 @@ fn ours(case: &Case, pod: &Pod, to: SocketAddr, recorder: &Recorder) -> Result<(
     }
     // Whatever the case has brought on its way is there when a request that was sent later is.
     http::get(pod, to, "app", "/marker", &[]);
-    let observed = recorder.observed(&before).join("; ");
+    let mut observed = recorder.observed(&before);
+    // What was given up in the case before may come to light only now.
+    observed.retain(|request| !request.starts_with("broken ") || request.contains(&case.name));
+    let observed = observed.join("; ");
     // What is not complete may have been given up before any of it was sent on.
     let nothing_yet = observed.is_empty() && case.app.starts_with("broken ");
     if observed == case.app || nothing_yet {
