@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """A gRPC service and its client, with bytes for messages: unary, server streaming, both streaming, and a failure."""
+import queue
 import sys
 from concurrent import futures
 
@@ -64,8 +65,35 @@ def call(address):
             print("failure:", error.code().name, error.details(), dict(error.trailing_metadata()).get("x-why"))
 
 
+def chat_at_length(address, count):
+    """Sends each message when the one before has come back; prints how many did."""
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        words = queue.SimpleQueue()
+        words.put(b"word")
+        replies = 0
+        for reply in channel.stream_stream(f"/{SERVICE}/Chat")(iter(words.get, None), timeout=60):
+            replies += reply == b"WORD"
+            words.put(b"word" if replies < count else None)
+        print(replies)
+
+
+def call_and_cancel(address, count):
+    """Gives each call up when its first reply has come; prints how many came."""
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        replies = 0
+        for _ in range(count):
+            counting = channel.unary_stream(f"/{SERVICE}/Count")(b"1000000", timeout=20)
+            replies += next(counting) == b"0"
+            counting.cancel()
+        print(replies)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
+    elif sys.argv[1] == "chat":
+        chat_at_length(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "cancel":
+        call_and_cancel(sys.argv[2], int(sys.argv[3]))
     else:
         call(sys.argv[2])

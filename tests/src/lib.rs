@@ -8,6 +8,7 @@
 //! | [`app`] | the applications: nginx, MariaDB, PostgreSQL, a gRPC greeter, and small ones of our own |
 //! | [`manifest`] | Kubernetes manifests |
 //! | [`recorder`] | an application that records every byte |
+//! | [`h2raw`] | HTTP/2 as nobody should speak it |
 //! | [`http`], [`load`], [`tls`], [`metrics`], [`capture`] | what tests say and read on the wire |
 //! | [`wait`] | waiting for a condition |
 //!
@@ -18,6 +19,7 @@
 pub mod app;
 pub mod capture;
 mod dns;
+pub mod h2raw;
 pub mod http;
 pub mod load;
 pub mod manifest;

@@ -3,6 +3,7 @@
 
 mod control_plane;
 mod differential;
+mod h2_abuse;
 mod hostile;
 mod http1;
 mod http2;
