@@ -4,6 +4,7 @@ use crate::pod::Pod;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// What opens a client's side (RFC 9113 §3.4).
@@ -124,6 +125,15 @@ pub struct Outcome {
     pub heads: usize,
 }
 
+/// Opens a connection that only says it is there.
+pub fn open(mut stream: TcpStream) -> TcpStream {
+    let listening = stream.try_clone().unwrap();
+    // It ends with the connection; what the peer says is not needed.
+    thread::spawn(move || hear(listening));
+    stream.write_all(&[PREFACE, &settings(&[])].concat()).unwrap();
+    stream
+}
+
 /// Opens a connection with `settings`, sends `frames` until the peer has ended the connection or all are sent, then
 /// ends it, and hears what the peer has said.
 pub fn attack(stream: TcpStream, settings: &[u8], frames: Frames) -> Outcome {
@@ -219,6 +229,51 @@ fn asked(stream: &mut TcpStream) -> io::Result<u32> {
     loop {
         if let (kind::HEADERS, id, _) = read_frame(stream)? {
             return Ok(id);
+        }
+    }
+}
+
+/// An application that takes requests and never answers.
+#[derive(Debug, Default)]
+pub struct Silent {
+    asked: AtomicUsize,
+    given_up: AtomicUsize,
+}
+
+impl Silent {
+    /// Takes HTTP/2 requests on this port of a pod.
+    pub fn serve(pod: &Pod, port: u16) -> Arc<Self> {
+        let (listener, silent) = (pod.listen(port), Arc::<Self>::default());
+        let shared = silent.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let silent = shared.clone();
+                // It ends with the connection.
+                thread::spawn(move || silent.take(stream));
+            }
+        });
+        silent
+    }
+
+    /// Requests that have arrived.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were given up after they had arrived.
+    pub fn given_up(&self) -> usize {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, mut stream: TcpStream) -> io::Result<()> {
+        stream.read_exact(&mut [0; PREFACE.len()])?;
+        stream.write_all(&settings(&[(3, 10_000)]))?;
+        loop {
+            match read_frame(&mut stream)? {
+                (kind::HEADERS, ..) => self.asked.fetch_add(1, Ordering::Relaxed),
+                (kind::RST_STREAM, ..) => self.given_up.fetch_add(1, Ordering::Relaxed),
+                _ => 0,
+            };
         }
     }
 }
