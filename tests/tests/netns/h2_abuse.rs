@@ -544,7 +544,7 @@ fn readers_that_stop_cost_what_their_windows_hold_and_stop_nobody_else() {
     );
     let kinds: [(&str, Opening); 2] = [
         ("with 60 large fields in 60 bytes", |stream| {
-            let mut block = h2raw::head("GET", "/files/large", "web");
+            let mut block = h2raw::head("GET", "/", "web");
             let value = [b'a'; 200];
             if stream == 1 {
                 h2raw::indexed(&mut block, "x-large", &value);
