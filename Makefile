@@ -46,6 +46,7 @@ fuzz: ## Every fuzz target for a minute, with libFuzzer (SECONDS=n, TARGET=one o
 bench: root setup ## Measure against the bare pair, HAProxy and nginx, as root (QUICK=1: a few minutes)
 	$(CARGO) build --locked --quiet --profile bench -p outrigger-benches $(PROGRAMS)
 	target/release/bench run $(if $(QUICK),--seconds 1 --repeat 2)
+	target/release/bench greeting
 
 docs: ## Rewrite the generated documents
 	UPDATE_DOCS=1 $(CARGO) test --locked -p outrigger-proxy --test configuration --test metrics

@@ -48,6 +48,11 @@ pub fn call_greeter(pod: &Pod, address: &str) -> String {
 
 /// MariaDB on 3306, for the user `mesh` with the password `mesh`.
 pub fn mariadb(pod: &Pod) -> Process {
+    mariadb_on(pod, 3306)
+}
+
+/// The same on another port.
+pub fn mariadb_on(pod: &Pod, port: u16) -> Process {
     pod.sh("mkdir db && mount -t tmpfs -o mode=755 db db && chown mysql db");
     let data = format!("--datadir={HOME}/db");
     let install = pod.output(
@@ -69,12 +74,13 @@ pub fn mariadb(pod: &Pod) -> Process {
         &data,
         &format!("--socket={HOME}/db/socket"),
         &format!("--init-file={users}"),
+        &format!("--port={port}"),
         "--bind-address=0.0.0.0",
         "--skip-name-resolve",
         "--innodb-flush-log-at-trx-commit=0",
     ];
     let mut mariadb = pod.start("mariadb", "mysql", &argv, &[]);
-    mariadb.until("it listens on 3306", || listens(pod, 3306));
+    mariadb.until("it listens", || listens(pod, port));
     mariadb
 }
 

@@ -1,7 +1,7 @@
 //! `make bench`: every row on every system in turn, several times over; a table, and JSON.
 //!
 //! `bench run [--seconds 3] [--repeat 5] [--rows a,b] [--only x,y] [--out FILE]`, and for looking into one system
-//! `bench hold --only x --traffic h1|h2|tcp`: it stays up until its input ends.
+//! `bench hold --only x --traffic h1|h2|tcp`: it stays up until its input ends. `bench greeting [--out FILE]` is about MariaDB.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use outrigger_benches::BoxError;
 use outrigger_benches::args::Args;
 use outrigger_benches::certs;
+use outrigger_benches::greeting;
 use outrigger_benches::namespaces::{Namespaces, Pod};
 use outrigger_benches::report::Report;
 use outrigger_benches::rows::{self, ROWS, Row, Sample};
@@ -18,6 +19,9 @@ use outrigger_benches::systems::{self, Site, System};
 
 fn main() -> Result<(), BoxError> {
     let args = Args::from_command_line()?;
+    if args.command()? == "greeting" {
+        return greeting(&args);
+    }
     let site = site()?;
     let _application = systems::start_application(&site, &site.namespaces.inside(Pod::Server))?;
     let complete = match args.command()? {
@@ -65,6 +69,15 @@ fn run(args: &Args, site: &Site) -> Result<bool, BoxError> {
     std::fs::write(out, serde_json::to_string_pretty(&report.json())?)?;
     println!("{}", report.table());
     Ok(complete)
+}
+
+/// How long MariaDB's greeting takes, with the mesh and without.
+fn greeting(args: &Args) -> Result<(), BoxError> {
+    let greetings = greeting::measure()?;
+    let out = args.value("--out").unwrap_or("target/greeting.json");
+    std::fs::write(out, serde_json::to_string_pretty(&greetings)?)?;
+    println!("{}", greeting::table(&greetings));
+    Ok(())
 }
 
 /// Keeps one system up until the input ends.
