@@ -19,7 +19,7 @@ use hyper::server::conn as server;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use outrigger_policy::endpoint::{Endpoint, Http2Params};
+use outrigger_policy::endpoint::Endpoint;
 use outrigger_policy::name::{DnsName, Identity, ResourceRef};
 use outrigger_policy::outbound::{
     Backend, Dispatch, Distribution, OutboundPolicy, OutboundProtocol, OutboundRule,
@@ -28,7 +28,8 @@ use outrigger_policy::route::RouteTable;
 use outrigger_proxy::config::Config;
 use outrigger_proxy::control::{self, Discovery};
 use outrigger_proxy::drain::{self, Drainer};
-use outrigger_proxy::http::client::{self, Windows};
+use outrigger_proxy::http::client;
+use outrigger_proxy::http::pool;
 use outrigger_proxy::live::Live;
 use outrigger_proxy::net::io::Io;
 use outrigger_proxy::outbound::metrics::Metrics;
@@ -37,6 +38,7 @@ use outrigger_proxy::outbound::router::{Builder, Protocol, Target};
 use outrigger_proxy::outbound::shared::Outbound;
 use outrigger_proxy::telemetry::Registry;
 use outrigger_proxy::telemetry::http::HttpMetrics;
+use outrigger_proxy::telemetry::labels::Direction;
 use outrigger_proxy::telemetry::transport::TransportMetrics;
 use outrigger_proxy::tls::{Credentials, TrustAnchors};
 use outrigger_proxy::{balance, outbound};
@@ -92,6 +94,7 @@ impl Proxy {
             metrics: Metrics::register(&mut registry),
             http: HttpMetrics::register(&mut registry),
             transport: TransportMetrics::register(&mut registry),
+            pools: pool::metrics::Metrics::register(&mut registry).pools(Direction::Outbound),
         };
         let credentials = credentials();
         let discovery = Discovery::start(&config.control, &credentials, &metrics, control.handle()).unwrap();
@@ -143,12 +146,7 @@ impl Proxy {
         let pool = picked.endpoint().pool();
         let io = Io::pipe(pipe);
         if version == Version::HTTP_2 {
-            let windows = Windows {
-                stream: 65_535,
-                connection: 65_535,
-            };
-            let sender = client::http2(io, windows, 1, &Http2Params::default()).await;
-            pool.adopt_http2(sender.unwrap());
+            pool.adopt_http2(io).await.unwrap();
         } else {
             pool.adopt_http1(client::http1(io).await.unwrap());
         }

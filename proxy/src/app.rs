@@ -14,12 +14,14 @@ use crate::admin::{self, Admin, Condition, Environment, Readiness};
 use crate::config::{self, Config};
 use crate::control::{self, Discovery, identity};
 use crate::drain::{self, Drain, Drainer};
+use crate::http::pool;
 use crate::inbound::shared::Inbound;
 use crate::live::Live;
 use crate::net::listen::{self, OriginalDst};
 use crate::outbound::router::Builder;
 use crate::outbound::shared::Outbound;
 use crate::telemetry::http::HttpMetrics;
+use crate::telemetry::labels::Direction;
 use crate::telemetry::log::Level;
 use crate::telemetry::process::ProcessMetrics;
 use crate::telemetry::registry::Registry;
@@ -72,6 +74,8 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// Connections of both directions.
     pub transport: TransportMetrics,
+    /// HTTP/2 connections to servers, of both directions.
+    pub pools: pool::metrics::Metrics,
     /// What only traffic to the application has.
     pub inbound: inbound::metrics::Metrics,
     /// What only traffic from the application has.
@@ -89,6 +93,7 @@ impl Metrics {
             control: control::Metrics::register(registry),
             http: HttpMetrics::register(registry),
             transport: TransportMetrics::register(registry),
+            pools: pool::metrics::Metrics::register(registry),
             inbound: inbound::metrics::Metrics::register(registry),
             outbound: outbound::metrics::Metrics::register(registry),
         }
@@ -101,6 +106,7 @@ impl Metrics {
             metrics: self.inbound.clone(),
             http: self.http.clone(),
             transport: self.transport.clone(),
+            pools: self.pools.pools(Direction::Inbound),
         }
     }
 
@@ -109,6 +115,7 @@ impl Metrics {
             metrics: self.outbound.clone(),
             http: self.http.clone(),
             transport: self.transport.clone(),
+            pools: self.pools.pools(Direction::Outbound),
         }
     }
 }

@@ -8,7 +8,8 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 
-/// nginx: HTTP/1.1 on 8080, HTTP/2 without TLS on 8081, HTTPS on 8443 for the name `web`.
+/// nginx: HTTP/1.1 on 8080, HTTP/2 without TLS on 8081 and on 8082, where a connection ends after 20 requests, HTTPS on
+/// 8443 for the name `web`.
 pub fn nginx(pod: &Pod) -> Process {
     let own = tls::self_signed("web");
     pod.file("nginx.crt", &own.certificate);
@@ -18,6 +19,14 @@ pub fn nginx(pod: &Pod) -> Process {
     let mut nginx = pod.start("nginx", "www-data", &["nginx", "-p", HOME, "-c", &config], &[]);
     nginx.until("it listens on 8443", || listens(pod, 8443));
     nginx
+}
+
+/// HAProxy: HTTP/2 without TLS on 8083, five streams at a time on a connection.
+pub fn haproxy(pod: &Pod) -> Process {
+    let config = format!("{APPS}/haproxy.cfg");
+    let mut haproxy = pod.start("haproxy", "nobody", &["haproxy", "-db", "-f", &config], &[]);
+    haproxy.until("it listens on 8083", || listens(pod, 8083));
+    haproxy
 }
 
 /// A gRPC service written with grpcio, on this port; `greeter.py call` is its client.

@@ -38,6 +38,12 @@ pub struct Http2Client {
     pub connection_window: u32,
     /// How many times the budgets of frames are as large as built in; 0: there are none.
     pub flood_scale: u32,
+    /// Connections to one endpoint that take new streams.
+    pub max_connections: usize,
+    /// How long a connection may have no stream; it may be half as long again.
+    pub idle_timeout: Duration,
+    /// How old a connection gets before it takes no more streams, give or take a tenth.
+    pub max_age: Duration,
 }
 
 /// HTTP/2 on connections that the proxy accepts. Unset: the library's default.
@@ -104,6 +110,9 @@ pub(in crate::config) fn client(r: &mut Reader<'_>) -> Http2Client {
         stream_window: r.read(&vars::HTTP2_INITIAL_STREAM_WINDOW_SIZE).0,
         connection_window: r.read(&vars::HTTP2_INITIAL_CONNECTION_WINDOW_SIZE).0,
         flood_scale: r.read(&vars::HTTP2_FLOOD_SCALE),
+        max_connections: r.read(&vars::HTTP2_MAX_CONNECTIONS_PER_ENDPOINT).max(1),
+        idle_timeout: r.read(&vars::HTTP2_CONNECTION_IDLE_TIMEOUT),
+        max_age: r.read(&vars::HTTP2_CONNECTION_MAX_AGE),
     }
 }
 

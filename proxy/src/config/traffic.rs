@@ -61,6 +61,8 @@ pub struct Inbound {
     pub max_in_flight: usize,
     /// What is taken of a message's head.
     pub head_limits: HeadLimits,
+    /// How long a request waits for room on a connection to the application.
+    pub http_fail_fast: Duration,
     /// HTTP/1 connections to a port of the application.
     pub pool: Pool,
     /// HTTP/2 to the application.
@@ -113,6 +115,7 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         server_first_after: r.read(&vars::INBOUND_SERVER_FIRST_AFTER),
         max_in_flight: r.read(&vars::INBOUND_MAX_IN_FLIGHT),
         head_limits: http::head_limits(r),
+        http_fail_fast: r.read(&vars::INBOUND_HTTP_FAILFAST_TIMEOUT),
         pool: Pool {
             max_idle: r.read(&vars::INBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),
             idle_timeout: r.read(&vars::INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT),

@@ -153,15 +153,16 @@ vars! {
     section "Limits" {
         /// Requests that may wait for one inbound destination.
         INBOUND_HTTP_QUEUE_CAPACITY: usize = "10000", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";
-        /// How long such a request waits before it is answered with a failure.
-        INBOUND_HTTP_FAILFAST_TIMEOUT: Duration = "1s", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";
+        /// How long a request waits for room on an HTTP/2 connection to the application before it is answered with a failure.
+        INBOUND_HTTP_FAILFAST_TIMEOUT: Duration = "1s";
         /// Connections that may wait for an endpoint of one destination.
         OUTBOUND_TCP_QUEUE_CAPACITY: usize = "10000", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";
         /// How long such a connection waits before it is closed.
         OUTBOUND_TCP_FAILFAST_TIMEOUT: Duration = "3s";
         /// Requests that may wait for an endpoint of one destination.
         OUTBOUND_HTTP_QUEUE_CAPACITY: usize = "10000", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";
-        /// How long such a request waits before it is answered with a failure.
+        /// How long a request waits for an endpoint, or for room on an HTTP/2 connection to one, before it is answered with
+        /// a failure.
         OUTBOUND_HTTP_FAILFAST_TIMEOUT: Duration = "3s";
         /// Inbound requests in flight; more are answered 503.
         INBOUND_MAX_IN_FLIGHT: usize = "100000";
@@ -202,6 +203,16 @@ vars! {
         /// What a peer may send of HTTP/2 frames that are cheap for it and dear for the proxy (resets, PING, SETTINGS, …)
         /// before its connection is ended, as a multiple of the built-in budgets; 0: as much as it likes.
         HTTP2_FLOOD_SCALE: u32 = "1";
+        /// HTTP/2 connections to one endpoint, or to one port of the application, that take new requests. There is one,
+        /// unless the server allows fewer streams at a time than are needed; if there can't be more, requests wait for
+        /// room as long as for an endpoint (`…_HTTP_FAILFAST_TIMEOUT`). Linkerd's proxy opens one only.
+        HTTP2_MAX_CONNECTIONS_PER_ENDPOINT: usize = "16";
+        /// How long an HTTP/2 connection to a server is kept without a request; it may be half as long again. Linkerd's
+        /// proxy keeps it for ever.
+        HTTP2_CONNECTION_IDLE_TIMEOUT: Duration = "90s";
+        /// How old an HTTP/2 connection to a server gets before it takes no more requests, give or take a tenth; it ends
+        /// with the last of those that it has. Linkerd's proxy keeps it for ever.
+        HTTP2_CONNECTION_MAX_AGE: Duration = "1h";
         /// Whether streams get windows of 4 MiB, enough for any path within a cluster; then the sizes below are not
         /// used. Linkerd's proxy measures the path instead.
         INBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL: bool = "false";

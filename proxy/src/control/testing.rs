@@ -35,6 +35,9 @@ pub(crate) const HTTP2: Http2Client = Http2Client {
     flood_scale: 1,
     stream_window: 1 << 20,
     connection_window: 1 << 20,
+    max_connections: 1,
+    idle_timeout: Duration::from_secs(90),
+    max_age: Duration::from_secs(3600),
 };
 
 type ServerBody = BoxBody<Bytes, io::Error>;

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::http::h2::answer::Answer;
 use crate::http::h2::recv::Received;
 use crate::http::pool::Lease;
 
@@ -21,8 +22,10 @@ pub enum Body {
     Full(Bytes),
     /// What a peer sends through hyper. The connection it comes from goes back to its pool when it has ended.
     Incoming(Incoming, Option<Lease>),
-    /// What a peer sends on an HTTP/2 stream.
+    /// What a client sends on an HTTP/2 stream.
     Received(Received),
+    /// What a server answers on one.
+    Answer(Answer),
 }
 
 /// Why a body broke off.
@@ -100,6 +103,7 @@ impl HttpBody for Body {
                 polled.map_err(Error::from)
             }
             Self::Received(body) => Pin::new(body).poll_frame(cx),
+            Self::Answer(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -109,6 +113,7 @@ impl HttpBody for Body {
             Self::Full(_) => false,
             Self::Incoming(body, _) => body.is_end_stream(),
             Self::Received(body) => body.is_end_stream(),
+            Self::Answer(body) => body.is_end_stream(),
         }
     }
 
@@ -118,6 +123,7 @@ impl HttpBody for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Incoming(body, _) => body.size_hint(),
             Self::Received(body) => body.size_hint(),
+            Self::Answer(body) => body.size_hint(),
         }
     }
 }

@@ -20,14 +20,11 @@ use crate::config::HeadLimits;
 use crate::drain;
 use crate::error::{BoxError, Kind};
 use crate::http::body::{Body, End, Track, Tracked};
-use crate::http::client::Windows;
 use crate::http::closing::Closing;
 use crate::http::http1;
-use crate::http::pool::{Pool, Settings};
-use crate::net::connect::Options;
+use crate::http::pool::{Pool, Settings, testing};
 use crate::net::detect;
 use crate::net::io::{Io, Meter, Socket};
-use crate::tls::dial::Dial;
 
 /// How long a test waits for what has to happen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,26 +57,17 @@ impl Meter for Bytes {
 }
 
 fn pool(addr: SocketAddr) -> Arc<Pool> {
-    let dial = Dial {
-        addr,
-        options: Options {
-            timeout: PATIENCE,
-            keepalive: None,
-            user_timeout: None,
-        },
-        peer: None,
-        meter: Arc::<Bytes>::default(),
-    };
+    let dial = testing::dial(addr, PATIENCE);
     let settings = Settings {
-        flood_scale: 1,
-        max_idle: 100,
         idle_timeout: PATIENCE,
-        windows: Windows {
-            stream: 65_535,
-            connection: 65_535,
-        },
+        ..testing::settings()
     };
-    Arc::new(Pool::new(dial, settings, Http2Params::default()))
+    Arc::new(Pool::new(
+        dial,
+        settings,
+        Http2Params::default(),
+        testing::metrics(),
+    ))
 }
 
 fn get(version: Version) -> Request<Body> {

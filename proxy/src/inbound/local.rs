@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::cache::Cache;
 use crate::config;
 use crate::error::{Fault, Kind, Side};
+use crate::http::pool::metrics::PoolMetrics;
 use crate::http::pool::{Pool, Settings};
 use crate::inbound::report::Report;
 use crate::net::connect::Options;
@@ -28,6 +29,7 @@ pub struct Local {
     options: Options,
     settings: Settings,
     meter: Arc<dyn Meter>,
+    metrics: PoolMetrics,
     /// Dialling this port would come back here.
     own_port: u16,
 }
@@ -38,8 +40,9 @@ impl Local {
         Self {
             pools: Cache::new(POOL_IDLE, MAX_POOLS),
             options: Options::from(&config.connect),
-            settings: Settings::new(&config.pool, &config.http2_client),
+            settings: Settings::new(&config.pool, &config.http2_client, config.http_fail_fast),
             meter: report.connected(),
+            metrics: report.pools.clone(),
             own_port: config.listen.port(),
         }
     }
@@ -57,7 +60,7 @@ impl Local {
                 peer: None,
                 meter: self.meter.clone(),
             };
-            Pool::new(dial, self.settings, Http2Params::default())
+            Pool::new(dial, self.settings, Http2Params::default(), self.metrics.clone())
         }))
     }
 

@@ -9,6 +9,7 @@ use outrigger_policy::name::{Identity, ResourceRef};
 
 use crate::error::{Fault, Kind};
 use crate::exchange::detected;
+use crate::http::pool::metrics::PoolMetrics;
 use crate::inbound::arrival::Arrival;
 use crate::inbound::metrics::{
     self, Client, Detected, HttpAllow, HttpDeny, HttpError, Metrics, TcpAllow, TcpError,
@@ -32,6 +33,8 @@ pub struct Report {
     pub http: HttpMetrics,
     /// Connections.
     pub transport: TransportMetrics,
+    /// HTTP/2 connections to servers.
+    pub pools: PoolMetrics,
 }
 
 /// Pairs of route and authorization remembered by a connection.

@@ -9,6 +9,7 @@ use outrigger_policy::name::ResourceRef;
 
 use crate::error::Fault;
 use crate::exchange::detected;
+use crate::http::pool::metrics::PoolMetrics;
 use crate::net::detect::first::First;
 use crate::net::detect::http::Preface;
 use crate::net::io::Meter;
@@ -27,6 +28,8 @@ pub struct Report {
     pub http: HttpMetrics,
     /// Connections.
     pub transport: TransportMetrics,
+    /// HTTP/2 connections to servers.
+    pub pools: PoolMetrics,
 }
 
 /// How an endpoint is reached, for the labels.

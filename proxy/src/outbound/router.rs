@@ -411,8 +411,9 @@ impl Builder {
             peer,
             meter,
         };
-        let settings = Settings::new(&config.pool, &config.http2_client);
-        let pool = Arc::new(Pool::new(dial, settings, description.http2));
+        let settings = Settings::new(&config.pool, &config.http2_client, config.http_fail_fast);
+        let metrics = self.report.pools.clone();
+        let pool = Arc::new(Pool::new(dial, settings, description.http2, metrics));
         Endpoint::new(
             description,
             pool,

@@ -8,5 +8,6 @@ mod hostile;
 mod http1;
 mod http2;
 mod lifecycle;
+mod pools;
 mod seen;
 mod traffic;

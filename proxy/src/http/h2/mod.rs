@@ -1,15 +1,20 @@
-//! HTTP/2 on the h2 crate itself: servers, what their streams receive and send, what resets say, flow control, and what a
-//! peer may cost us.
+//! HTTP/2 on the h2 crate itself: servers and clients, what streams receive and send, what resets say, flow control, and
+//! what a peer may cost us.
 
+pub mod answer;
+pub mod client;
 pub mod flood;
 pub mod frames;
 pub mod guard;
+pub mod head;
 pub mod keep_alive;
 pub mod reason;
 pub mod recv;
 pub mod send;
 pub mod server;
+pub mod slots;
 pub mod window;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@
 //! has stopped leaves behind. The window of the connection only sums those up: were it smaller than their sum, enough
 //! stopped readers would use it up, and the connection would stand still for everybody (RFC 9113 §5.2.1 warns of it).
 
-use crate::config::FlowControl;
+use crate::config::{FlowControl, Http2Client};
 
 /// The windows of a connection, for what its peer sends; bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,15 @@ impl Windows {
         let content = u64::from(self.stream) * u64::from(streams);
         let content = content.min(u64::from(self.connection));
         usize::try_from(content / 2).unwrap_or(usize::MAX)
+    }
+}
+
+impl From<&Http2Client> for Windows {
+    fn from(client: &Http2Client) -> Self {
+        Self {
+            stream: client.stream_window,
+            connection: client.connection_window,
+        }
     }
 }
 

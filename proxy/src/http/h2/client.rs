@@ -1,0 +1,377 @@
+//! HTTP/2 to a server: a connection, the streams on it, and what drives it.
+
+use std::future::{pending, poll_fn};
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use ::h2::client::{Builder, ResponseFuture, SendRequest};
+use ::h2::ext::Protocol;
+use ::h2::{Ping, PingPong, Reason, SendStream};
+use bytes::Bytes;
+use futures_util::future::{self, Either};
+use http::{Request, Response};
+use http_body::Body as _;
+use outrigger_policy::endpoint::Http2Params;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::http::body::{self, Body};
+use crate::http::h2::answer::{Answer, Held};
+use crate::http::h2::guard::Guarded;
+use crate::http::h2::recv;
+use crate::http::h2::send::{self, Broken, Sending};
+use crate::http::h2::slots::{Slot, Slots};
+use crate::http::h2::window::Windows;
+use crate::http::h2::wire::{Signs, Wire};
+use crate::http::rarely::rarely;
+
+/// No peer allows so many streams: what h2 is told until the peer has said how many.
+const UNKNOWN: usize = usize::MAX - 1;
+/// The largest header list that is accepted, bytes (RFC 9113 §6.5.2).
+const MAX_HEADER_LIST: u32 = 16 << 10;
+
+/// Streams that a server usually allows at most, for what their bookkeeping may cost.
+const STREAMS: u32 = 1024;
+
+/// What is large enough for any path: what a peer may send where windows are to follow the path.
+const WIDE: Windows = Windows {
+    stream: 4 << 20,
+    connection: 1 << 30,
+};
+
+/// Opens streams on one connection. Once it is dropped, the connection ends with the last of them.
+#[derive(Debug)]
+pub struct Connection {
+    sender: SendRequest<Bytes>,
+    slots: Arc<Slots>,
+    signs: Arc<Signs>,
+}
+
+/// A stream whose request's head is on its way.
+#[derive(Debug)]
+pub struct Stream {
+    response: ResponseFuture,
+    /// Where the body goes; `None`: there is none.
+    request: Option<SendStream<Bytes>>,
+    slot: Slot,
+    signs: Arc<Signs>,
+    /// [`Signs::writes`] before it was opened.
+    writes: u64,
+}
+
+/// Drives a connection.
+#[derive(Debug)]
+pub struct Driver {
+    connection: ::h2::client::Connection<Wire, Bytes>,
+    slots: Arc<Slots>,
+    signs: Arc<Signs>,
+    pings: Option<Pings>,
+}
+
+/// PINGs that find out whether a silent peer is still there.
+#[derive(Debug)]
+struct Pings {
+    pings: PingPong,
+    interval: Duration,
+    timeout: Duration,
+    while_idle: bool,
+}
+
+/// How long a connection takes new streams.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetime {
+    /// Without any stream.
+    pub idle: Duration,
+    /// In any case.
+    pub age: Duration,
+}
+
+/// Why a connection ended, or takes no new streams.
+#[derive(Debug)]
+pub enum End {
+    /// It had no stream for long.
+    Idle,
+    /// It is old.
+    Age,
+    /// The peer closed it, or all that had to be done on it is done.
+    Closed,
+    /// The peer left a PING unanswered.
+    Unanswered,
+    /// It failed, or the peer did not keep to the protocol.
+    Failed(::h2::Error),
+}
+
+/// Why a connection could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It failed, or the peer speaks something else.
+    #[error("HTTP/2")]
+    Http2(#[from] ::h2::Error),
+    /// The peer closed it.
+    #[error("the server closed the connection before it said anything")]
+    Closed,
+}
+
+/// Why no stream was opened. The request is as it was.
+#[derive(Debug)]
+pub enum Unopened {
+    /// The peer allows no more of them now.
+    Full,
+    /// The connection takes none any more: the peer said goodbye (GOAWAY), or it has ended.
+    Over,
+    /// The request makes no sense in HTTP/2.
+    Malformed(::h2::Error),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// The server did not process the request, and its body is back whole.
+    Unprocessed(::h2::Error),
+    /// The stream or the connection broke off.
+    Stream(::h2::Error),
+    /// The request's own body did.
+    Request(body::Error),
+}
+
+/// Starts HTTP/2 with prior knowledge (RFC 9113 §3.3), and waits until the server has said what it allows. `freed` is
+/// told when a stream has ended where no more were allowed.
+pub async fn connect(
+    io: Guarded,
+    windows: Windows,
+    params: &Http2Params,
+    freed: Arc<Notify>,
+) -> Result<(Connection, Driver), Error> {
+    let signs = Arc::<Signs>::default();
+    let wire = Wire::new(io, signs.clone());
+    let (sender, mut connection) = builder(windows, params).handshake(wire).await?;
+    let pings = connection.ping_pong();
+    let limit = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Err(Error::Closed)),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        Poll::Pending => match connection.max_concurrent_send_streams() {
+            UNKNOWN => Poll::Pending,
+            limit => Poll::Ready(Ok(limit)),
+        },
+    })
+    .await?;
+    let slots = Slots::new(limit, freed);
+    let pings = params
+        .keep_alive
+        .zip(pings)
+        .map(|((interval, timeout), pings)| Pings {
+            pings,
+            interval,
+            timeout,
+            while_idle: params.keep_alive_while_idle,
+        });
+    let driver = Driver {
+        connection,
+        slots: slots.clone(),
+        signs: signs.clone(),
+        pings,
+    };
+    Ok((Connection { sender, slots, signs }, driver))
+}
+
+fn builder(configured: Windows, params: &Http2Params) -> Builder {
+    let proposed = if params.adaptive_window { WIDE } else { configured };
+    let windows = Windows {
+        stream: params.stream_window.unwrap_or(proposed.stream),
+        connection: params.connection_window.unwrap_or(proposed.connection),
+    };
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_max_send_streams(UNKNOWN)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .initial_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
+        .data_frame_budget(windows.bookkeeping(STREAMS));
+    if let Some(streams) = params.max_concurrent_reset_streams {
+        builder.max_concurrent_reset_streams(streams);
+    }
+    if let Some(size) = params.max_frame_size {
+        builder.max_frame_size(size);
+    }
+    if let Some(size) = params.max_send_buf_size {
+        builder.max_send_buffer_size(size);
+    }
+    builder
+}
+
+impl Connection {
+    /// Opens a stream with a copy of the request's head, which is needed again if the server refuses it.
+    pub fn open(&mut self, request: &Request<Body>) -> Result<Stream, Unopened> {
+        let slot = self.slots.take().ok_or(Unopened::Full)?;
+        let writes = self.signs.writes();
+        let ended = request.body().is_end_stream();
+        // A copy, since h2's handle keeps the stream that uses up the limit, and so keeps it from being cancelled.
+        let mut sender = self.sender.clone();
+        match sender.send_request(copy_of_head(request), ended) {
+            Ok((response, stream)) => Ok(Stream {
+                response,
+                request: (!ended).then_some(stream),
+                slot,
+                signs: self.signs.clone(),
+                writes,
+            }),
+            Err(error) if self.is_over() => {
+                tracing::debug!(%error, "an HTTP/2 connection takes no more requests");
+                Err(Unopened::Over)
+            }
+            Err(error) => Err(Unopened::Malformed(error)),
+        }
+    }
+
+    /// Whether the connection has ended, was said goodbye on, or has no stream left to number.
+    fn is_over(&mut self) -> bool {
+        let ready = self.sender.poll_ready(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Err(_)))
+    }
+}
+
+fn copy_of_head(request: &Request<Body>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    // Extended CONNECT (RFC 8441 §4) names its protocol there.
+    if let Some(protocol) = request.extensions().get::<Protocol>() {
+        head.extensions_mut().insert(protocol.clone());
+    }
+    head
+}
+
+impl Stream {
+    /// Sends the body, and waits for the answer. What is left of the body when the answer comes is sent on beside it.
+    ///
+    /// Informational responses (RFC 9110 §15.2) are not passed on.
+    pub async fn answer(mut self, body: &mut Body) -> Result<Response<Body>, Unanswered> {
+        let request = self.request.take();
+        let mut untouched = request.is_none();
+        let mut sending = request.map(|stream| send::send(stream, mem::take(body), Reason::CANCEL));
+        let answered = poll_fn(|cx| self.poll(cx, &mut sending)).await;
+        match answered {
+            Ok(response) => Ok(self.begin(response, sending)),
+            Err(Unanswered::Stream(error)) => {
+                if let Some(whole) = sending.and_then(Sending::untouched) {
+                    (*body, untouched) = (whole, true);
+                }
+                if untouched && self.was_not_processed(&error) {
+                    return Err(Unanswered::Unprocessed(error));
+                }
+                Err(Unanswered::Stream(error))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The answer's head; until it comes, the body goes out.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        sending: &mut Option<Sending<Body>>,
+    ) -> Poll<Result<Response<::h2::RecvStream>, Unanswered>> {
+        if let Poll::Ready(answered) = Pin::new(&mut self.response).poll(cx) {
+            return Poll::Ready(answered.map_err(Unanswered::Stream));
+        }
+        if let Some(rest) = sending {
+            match ready!(Pin::new(rest).poll(cx)) {
+                Err(Broken::Body(error)) => return Poll::Ready(Err(Unanswered::Request(error))),
+                // If the peer wants no more of it, the answer says why.
+                Ok(()) | Err(Broken::Peer(_)) => *sending = None,
+            }
+        }
+        Poll::Pending
+    }
+
+    fn begin(self, response: Response<::h2::RecvStream>, sending: Option<Sending<Body>>) -> Response<Body> {
+        let (head, stream) = response.into_parts();
+        let held = Held::new(self.slot, sending);
+        let body = match recv::body(stream, &head.headers) {
+            Body::Received(received) => Body::Answer(Answer::new(received, held)),
+            ended => ended,
+        };
+        Response::from_parts(head, body)
+    }
+
+    /// The server says so, or can't have heard of the stream.
+    fn was_not_processed(&self, error: &::h2::Error) -> bool {
+        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        // h2 gives this error to streams above the last that the peer has processed (RFC 9113 §6.8), and to no others.
+        let above_the_last = error.is_go_away();
+        let never_left = error.is_io() && self.signs.writes() == self.writes;
+        (error.is_remote() && (refused || above_the_last)) || never_left
+    }
+}
+
+impl Driver {
+    /// Drives the connection until it ends. `retire` is called when it is to take no new streams: whoever has the
+    /// [`Connection`] drops it then.
+    pub async fn run(self, lifetime: Lifetime, retire: impl FnOnce(End)) -> End {
+        let Self {
+            mut connection,
+            slots,
+            signs,
+            pings,
+        } = self;
+        let retiring = pin!(async {
+            retire(over(&slots, lifetime).await);
+            pending::<()>().await;
+        });
+        let unanswered = pin!(unanswered(pings, &slots, &signs));
+        let waiting = pin!(rarely(future::select(retiring, unanswered)));
+        let driving = poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            slots.set_limit(connection.max_concurrent_send_streams());
+            polled
+        });
+        match future::select(driving, waiting).await {
+            Either::Left((Ok(()), _)) => End::Closed,
+            Either::Left((Err(error), _)) => End::Failed(error),
+            Either::Right(_) => End::Unanswered,
+        }
+    }
+}
+
+/// How often a connection is looked at within the time for which it may be idle.
+const ROUNDS: u32 = 2;
+
+/// Waits until the connection has lasted long enough.
+async fn over(slots: &Slots, lifetime: Lifetime) -> End {
+    let idle = async {
+        let mut quiet = 0;
+        while quiet < ROUNDS {
+            sleep(lifetime.idle / ROUNDS).await;
+            quiet = if slots.were_idle() { quiet + 1 } else { 0 };
+        }
+    };
+    match future::select(pin!(idle), pin!(sleep(lifetime.age))).await {
+        Either::Left(_) => End::Idle,
+        Either::Right(_) => End::Age,
+    }
+}
+
+/// Ends when the peer has left a PING unanswered. A peer that was heard since is there, however busy: it is not asked.
+async fn unanswered(pings: Option<Pings>, slots: &Slots, signs: &Signs) {
+    let Some(mut pings) = pings else {
+        return pending().await;
+    };
+    loop {
+        sleep(pings.interval).await;
+        if signs.heard() || (slots.is_idle() && !pings.while_idle) {
+            continue;
+        }
+        match timeout(pings.timeout, pings.pings.ping(Ping::opaque())).await {
+            Ok(Ok(_pong)) => {}
+            // The connection is ending, and says itself why.
+            Ok(Err(_)) => return pending().await,
+            Err(_elapsed) => return,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Pools against real sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+
+use crate::error::Kind;
+use crate::http::body::Body;
+use crate::http::pool::Pool;
+use crate::http::pool::testing::pool;
+
+/// Serves `hello` to every request; counts connections. Closes each after `requests`, if given.
+async fn serve(version: Version, requests: Option<usize>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let left = Arc::new(AtomicUsize::new(requests.unwrap_or(usize::MAX)));
+            let hello = service_fn(move |_| {
+                let close = left.fetch_sub(1, Ordering::SeqCst) == 1;
+                let mut response = Response::new(Full::new(Bytes::from_static(b"hello")));
+                if close && version == Version::HTTP_11 {
+                    response
+                        .headers_mut()
+                        .insert("connection", http::HeaderValue::from_static("close"));
+                }
+                async move { Ok::<_, std::convert::Infallible>(response) }
+            });
+            let io = TokioIo::new(tcp);
+            if version == Version::HTTP_2 {
+                tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(io, hello));
+            } else {
+                tokio::spawn(http1::Builder::new().serve_connection(io, hello));
+            }
+        }
+    });
+    (addr, connections)
+}
+
+fn get(version: Version) -> Request<Body> {
+    Request::get("http://h/")
+        .version(version)
+        .header("host", "h")
+        .body(Body::Empty)
+        .unwrap()
+}
+
+async fn hello(pool: &Arc<Pool>, version: Version) {
+    let response = pool.send(&mut get(version)).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+}
+
+#[tokio::test]
+async fn an_http1_connection_is_used_again_once_its_answer_has_been_read() {
+    let (addr, connections) = serve(Version::HTTP_11, None).await;
+    let pool = pool(addr);
+    for _ in 0..5 {
+        hello(&pool, Version::HTTP_11).await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_connection_whose_answer_was_not_read_is_never_used_again() {
+    let (addr, connections) = serve(Version::HTTP_11, None).await;
+    let pool = pool(addr);
+    drop(pool.send(&mut get(Version::HTTP_11)).await.unwrap());
+    hello(&pool, Version::HTTP_11).await;
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_closes_after_each_answer_fails_no_request() {
+    let (addr, connections) = serve(Version::HTTP_11, Some(1)).await;
+    let pool = pool(addr);
+    for _ in 0..20 {
+        hello(&pool, Version::HTTP_11).await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 20);
+}
+
+#[tokio::test]
+async fn many_http2_requests_at_once_open_one_connection() {
+    let (addr, connections) = serve(Version::HTTP_2, None).await;
+    let pool = pool(addr);
+    futures_util::future::join_all((0..50).map(|_| hello(&pool, Version::HTTP_2))).await;
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_found_no_server_comes_back_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let failed = pool(addr).send(&mut get(Version::HTTP_11)).await.unwrap_err();
+    assert_eq!(failed.fault.kind, Kind::Connect);
+    assert!(failed.unsent);
+}
