@@ -61,6 +61,8 @@ pub enum Kind {
     Reset,
     /// The server's answer is no HTTP, or its end can be read in two ways.
     BadAnswer,
+    /// The server takes no tunnels of this kind (RFC 8441 §3).
+    NoTunnel,
     /// The policy can't be enforced by this version, or is invalid.
     Policy,
     /// The request makes no sense (RFC 9110 §15.5.1).
@@ -125,6 +127,7 @@ impl Kind {
             Self::PeerIdentity => row(StatusCode::BAD_GATEWAY, 14, "peer_identity", true),
             Self::Reset => row(StatusCode::BAD_GATEWAY, 14, "reset", true),
             Self::BadAnswer => row(StatusCode::BAD_GATEWAY, 14, "bad_answer", true),
+            Self::NoTunnel => row(StatusCode::NOT_IMPLEMENTED, 12, "no_tunnel", false),
             Self::Policy => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "policy", true),
             Self::BadRequest => row(StatusCode::BAD_REQUEST, 3, "bad_request", true),
             Self::Malformed => row(StatusCode::BAD_REQUEST, 3, "malformed", true),
@@ -161,6 +164,7 @@ impl Kind {
             Self::PeerIdentity => "the server proved another identity",
             Self::Reset => "the server ended the exchange",
             Self::BadAnswer => "the server's answer makes no sense",
+            Self::NoTunnel => "the server takes no tunnels over HTTP/2 (SETTINGS_ENABLE_CONNECT_PROTOCOL)",
             Self::Policy => "the policy can't be enforced",
             Self::BadRequest => "bad request",
             Self::Malformed => "the bytes are no HTTP message",

@@ -55,6 +55,22 @@ pub fn call_greeter(pod: &Pod, address: &str) -> String {
     printed
 }
 
+/// An HTTP/2 application written with Node, on this port, that takes tunnels; `tunnel.js call` is its client.
+pub fn tunnels(pod: &Pod, port: u16) -> Process {
+    let program = format!("{APPS}/tunnel.js");
+    let argv = ["node", &program, "serve", &port.to_string()];
+    let mut tunnels = pod.start("tunnels", "nobody", &argv, &[]);
+    tunnels.until_logged("serving");
+    tunnels
+}
+
+/// What comes of a tunnel from the pod for this protocol, or for none, over HTTP/2.
+pub fn open_tunnel(pod: &Pod, host: &str, protocol: &str) -> String {
+    pod.sh(&format!(
+        "timeout 20 node {APPS}/tunnel.js call {host} {protocol}"
+    ))
+}
+
 /// MariaDB on 3306, for the user `mesh` with the password `mesh`.
 pub fn mariadb(pod: &Pod) -> Process {
     mariadb_on(pod, 3306)

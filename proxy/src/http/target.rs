@@ -1,5 +1,6 @@
 //! What a request is for: one host and one form, or none at all. What two readers could read in two ways is refused.
 
+use h2::ext::Protocol;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
@@ -11,7 +12,8 @@ use crate::http::http1::head::Refusal;
 /// Refuses a request whose head is too large, whose target is ambiguous, or has a form that its method does not take; and
 /// one that stands for bytes that were refused already.
 ///
-/// * `CONNECT` is for HTTP/1.1 and names an authority; nothing else names one alone (RFC 9112 §3.2.3).
+/// * `CONNECT` is not for HTTP/1.0 and names an authority; nothing else names one alone (RFC 9112 §3.2.3, RFC 9113 §8.5).
+///   With `:protocol` it has a whole target like other requests (RFC 8441 §4).
 /// * There is at most one `Host` (RFC 9112 §3.2). The authority of an absolute-form target replaces it (§3.2.2); over
 ///   HTTP/2 the two must agree (RFC 9113 §8.3.1). So policy and application judge the same name.
 pub fn check<B>(request: &mut Request<B>, limits: &HeadLimits) -> Result<(), Fault> {
@@ -20,8 +22,9 @@ pub fn check<B>(request: &mut Request<B>, limits: &HeadLimits) -> Result<(), Fau
     }
     headers::check_limits(request, limits)?;
     let authority_form = request.uri().scheme().is_none() && request.uri().authority().is_some();
-    let connect = request.method() == Method::CONNECT;
-    if connect != authority_form || (connect && request.version() != Version::HTTP_11) {
+    let extended = request.extensions().get::<Protocol>().is_some();
+    let connect = request.method() == Method::CONNECT && !extended;
+    if connect != authority_form || (connect && request.version() < Version::HTTP_11) {
         return bad("the request's target does not fit its method");
     }
     let mut hosts = request.headers().get_all(HOST).iter();
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_alone_is_for_connect_over_http1_only() {
+    fn an_authority_alone_is_for_connect_only() {
         assert!(check(&mut request("GET", "a:80", Version::HTTP_11, &[]), &LIMITS).is_err());
         assert!(check(&mut request("CONNECT", "a:80", Version::HTTP_10, &[]), &LIMITS).is_err());
         check(
@@ -116,5 +119,16 @@ mod tests {
             &LIMITS,
         )
         .unwrap();
+        check(&mut request("CONNECT", "a:80", Version::HTTP_2, &[]), &LIMITS).unwrap();
+    }
+
+    #[test]
+    fn a_connect_with_a_path_is_for_a_protocol_only() {
+        let mut connect = request("CONNECT", "http://a/chat", Version::HTTP_2, &[]);
+        assert!(check(&mut connect, &LIMITS).is_err());
+        connect
+            .extensions_mut()
+            .insert(Protocol::from_static("websocket"));
+        check(&mut connect, &LIMITS).unwrap();
     }
 }

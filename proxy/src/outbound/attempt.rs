@@ -146,7 +146,12 @@ impl Origin {
 }
 
 /// Makes a request one for another authority: HTTP/2 says it in the target, HTTP/1 in `Host`.
+///
+/// That of a plain `CONNECT` is where its tunnel leads, and nobody else's to say.
 fn override_authority(request: &mut Request<Body>, authority: &str, http2: bool) -> Result<(), Fault> {
+    if request.uri().scheme().is_none() && request.uri().authority().is_some() {
+        return Ok(());
+    }
     let invalid = || {
         let text = "the endpoint's authority is not valid";
         Fault::because(Kind::Discovery, Side::Control, text)

@@ -1,11 +1,15 @@
 //! HTTP/2 between two proxies: many clients on one connection, and what it carries besides requests.
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, SndBuf};
+use outrigger_e2e::app;
 use outrigger_e2e::http;
 use outrigger_e2e::mesh::{Mesh, Meshed};
 use outrigger_e2e::metrics::Metrics;
 use outrigger_e2e::wait;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -17,6 +21,8 @@ const STOPPED: usize = 200;
 const REQUESTS: usize = 100;
 /// What is sent until nobody takes it: far more than all windows and buffers on the way hold.
 const LARGE: usize = 1 << 30;
+/// What the kernel buffers for the application and for its clients, bytes.
+const BUFFER: usize = 64 << 10;
 /// A write that takes this long has nobody who takes it.
 const STUCK: Duration = Duration::from_millis(200);
 
@@ -33,6 +39,7 @@ struct App {
 impl App {
     fn serve(server: &Meshed) -> Self {
         let (app, listener) = (Self::default(), server.listen(8080));
+        small_buffers(&listener); // and those of all that it accepts
         let served = app.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -62,6 +69,12 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// Keeps the kernel from taking megabytes for who has stopped: they would have to pass both proxies first.
+fn small_buffers(socket: &impl AsFd) {
+    setsockopt(socket, RcvBuf, &BUFFER).unwrap();
+    setsockopt(socket, SndBuf, &BUFFER).unwrap();
 }
 
 /// Writes until nobody takes more, counts that, and goes on.
@@ -114,6 +127,7 @@ fn readers_that_stop_never_hold_up_others_on_their_connection() {
     let (_mesh, _server, client, web, app) = web();
     let stop = |_| {
         let mut stream = client.connect(web).unwrap();
+        small_buffers(&stream);
         stream
             .write_all(b"GET /large HTTP/1.1\r\nhost: web\r\n\r\n")
             .unwrap();
@@ -134,6 +148,7 @@ fn uploads_that_nobody_reads_never_hold_up_others_on_their_connection() {
     let stuck = Arc::new(AtomicUsize::new(0));
     let streams: Vec<_> = (0..STOPPED).map(|_| client.connect(web).unwrap()).collect();
     for mut stream in streams {
+        small_buffers(&stream);
         let stuck = stuck.clone();
         thread::spawn(move || {
             let head = format!("POST /deaf HTTP/1.1\r\nhost: web\r\ncontent-length: {LARGE}\r\n\r\n");
@@ -146,4 +161,22 @@ fn uploads_that_nobody_reads_never_hold_up_others_on_their_connection() {
         (done == (STOPPED, STOPPED)).then_some(())
     });
     assert_others_are_served(&client, web);
+}
+
+#[test]
+fn tunnels_over_http2_pass_both_proxies_and_are_refused_where_the_application_takes_none() {
+    let mesh = Mesh::start();
+    let server = mesh.pod("server").ports(&[8081, 9090]).meshed();
+    let client = mesh.pod("client").meshed();
+    mesh.service("chat", 80, &[(&server, 9090)]);
+    mesh.service("web2", 80, &[(&server, 8081)]);
+    let (_tunnels, _nginx) = (app::tunnels(&server, 9090), app::nginx(&server));
+    let opened = app::open_tunnel(&client, "chat", "websocket");
+    assert_eq!(opened, "CONNECT websocket /chat: knock, and the same bytes\n");
+    let opened = app::open_tunnel(&client, "chat", "none");
+    assert_eq!(opened, "CONNECT undefined undefined: knock, and the same bytes\n");
+    let refused = app::open_tunnel(&client, "web2", "websocket");
+    assert!(refused.starts_with("501 "), "{refused}");
+    let why = Metrics::of(&server).text;
+    assert!(why.contains("no_tunnel"), "{why}");
 }
