@@ -122,6 +122,8 @@ pub enum Unopened {
     Full,
     /// The connection takes none any more: the peer said goodbye (GOAWAY), or it has ended.
     Over,
+    /// The request asks for a tunnel for a protocol, and the peer takes none (RFC 8441 §3).
+    NoTunnel,
     /// The request makes no sense in HTTP/2.
     Malformed(::h2::Error),
 }
@@ -206,6 +208,11 @@ fn builder(configured: Windows, params: &Http2Params) -> Builder {
 impl Connection {
     /// Opens a stream with a copy of the request's head, which is needed again if the server refuses it.
     pub fn open(&mut self, request: &Request<Body>) -> Result<Stream, Unopened> {
+        if request.extensions().get::<Protocol>().is_some()
+            && !self.sender.is_extended_connect_protocol_enabled()
+        {
+            return Err(Unopened::NoTunnel);
+        }
         let slot = self.slots.take().ok_or(Unopened::Full)?;
         let writes = self.signs.writes();
         let ended = request.body().is_end_stream();

@@ -133,6 +133,9 @@ impl Connections {
                 Ok(stream) => return Ok(Some((*id, stream))),
                 Err(Unopened::Full) => at += 1,
                 Err(Unopened::Over) => drop(state.open.remove(at)),
+                Err(Unopened::NoTunnel) => {
+                    return Err(Failed::unsent(Fault::new(Kind::NoTunnel, Side::Server)));
+                }
                 Err(Unopened::Malformed(error)) => {
                     let fault = Fault::because(Kind::BadRequest, Side::Client, error);
                     return Err(Failed::sent(fault));
