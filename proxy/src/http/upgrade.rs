@@ -1,4 +1,5 @@
-//! HTTP/1.1 connections that become something else: `Upgrade` (RFC 9110 §7.8) and `CONNECT` (§9.3.6).
+//! HTTP/1.1 connections that become something else: `Upgrade` (RFC 9110 §7.8) and `CONNECT` (§9.3.6). Over HTTP/2 a tunnel
+//! is a stream with bodies both ways (RFC 8441), and asks for nothing here.
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
