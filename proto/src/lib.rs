@@ -4,6 +4,10 @@
 //! its own (`destination::destination_client::DestinationClient`). A field that the contract has and this version
 //! does not honour is here too: what reads a message can refuse it, and what writes one can be complete.
 
+/// The gRPC metadata with which a proxy says, when it asks for outbound policies, that it reads our own fields (numbers
+/// from 50000). Others are never told of rules that they would follow in part.
+pub const EXTENSIONS: &str = "outrigger-extensions";
+
 pub mod decode;
 pub mod encode;
 

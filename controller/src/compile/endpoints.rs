@@ -115,7 +115,7 @@ pub fn of_pod(
 
 /// Whether a pod's port is not to be looked into, because a Server says so or the pod's list of ports.
 pub fn is_opaque(cluster: &Cluster, settings: &Settings, pod: &Pod, port: u16) -> bool {
-    let server = cluster.policies.server_of(pod, port);
+    let server = cluster.selection.server(&pod.id, port);
     server.is_some_and(|server| server.spec.proxy_protocol == ProxyProtocol::Opaque)
         || is_listed_opaque(settings, pod, port)
 }

@@ -42,7 +42,7 @@ pub fn of_port(
     if let Some(by) = pod.denied(port) {
         return Ok(server::denied(&by.id, by.to_string()));
     }
-    Ok(match cluster.policies.server_of(pod, port) {
+    Ok(match cluster.selection.server(&pod.id, port) {
         Some(selects) => server::policy(cluster, settings, selects, |authorizations| {
             routes(pod, settings, port, authorizations)
         }),

@@ -9,6 +9,7 @@
 //! | [`authorization`] | who may connect, and use a route |
 //! | [`matches`], [`filters`], [`backends`], [`routes`] | what routes say, lowered |
 //! | [`attached`] | which routes and profiles a destination has |
+//! | [`extensions`] | what only our own proxies are told |
 //! | [`egress`] | how addresses outside the cluster are used |
 
 pub mod attached;
@@ -17,6 +18,7 @@ pub mod backends;
 pub mod client;
 pub mod egress;
 pub mod endpoints;
+pub mod extensions;
 pub mod filters;
 pub mod inbound;
 pub mod matches;

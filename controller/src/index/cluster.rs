@@ -11,6 +11,7 @@ use crate::index::annotations::Context;
 use crate::index::pod::{self, Pod};
 use crate::index::policies::Policies;
 use crate::index::references;
+use crate::index::selection::Selection;
 use crate::index::service::{self, Service};
 use crate::index::slice::{self, Slice};
 use crate::resources::object::{Located, Object};
@@ -36,6 +37,8 @@ pub struct Cluster {
     refused_egress: Vec<RefusedEgress>,
     /// The policies that can be used.
     pub policies: Policies,
+    /// Which Server decides about which port.
+    pub selection: Selection,
 }
 
 /// Addresses outside the cluster that some clients may not reach.
@@ -184,6 +187,7 @@ impl Cluster {
             }
         }
         pods.into_iter().for_each(|pod| cluster.add_pod(Arc::new(pod)));
+        cluster.selection = Selection::of(&cluster.policies.servers, cluster.pods.values());
         cluster.look_for_missing(&objects);
         references::check(&cluster)
             .into_iter()

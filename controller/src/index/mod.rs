@@ -8,5 +8,6 @@ pub mod cluster;
 pub mod pod;
 pub mod policies;
 pub mod references;
+pub mod selection;
 pub mod service;
 pub mod slice;

@@ -4,8 +4,6 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
 use crate::index::pod::Pod;
 use crate::resources::authorization::{
     AuthorizationPolicy, MeshTlsAuthentication, NetworkAuthentication, ServerAuthorization,
@@ -137,6 +135,25 @@ fn by_age<S>(a: &Arc<Resource<S>>, b: &Arc<Resource<S>>) -> Ordering {
 }
 
 impl Policies {
+    /// How many there are of each kind.
+    pub fn sizes(&self) -> [(&'static str, usize); 13] {
+        [
+            ("Server", self.servers.all().count()),
+            ("ServerAuthorization", self.server_authorizations.all().count()),
+            ("AuthorizationPolicy", self.authorization_policies.all().count()),
+            ("MeshTLSAuthentication", self.mesh_tls.all().count()),
+            ("NetworkAuthentication", self.networks.all().count()),
+            ("HTTPLocalRateLimitPolicy", self.rate_limits.all().count()),
+            ("EgressNetwork", self.egress_networks.all().count()),
+            ("HTTPRoute", self.http_routes.all().count()),
+            ("GRPCRoute", self.grpc_routes.all().count()),
+            ("TLSRoute", self.tls_routes.all().count()),
+            ("TCPRoute", self.tcp_routes.all().count()),
+            ("ServiceProfile", self.profiles.all().count()),
+            ("TrafficSplit", self.splits.all().count()),
+        ]
+    }
+
     /// Takes a policy in.
     pub fn add(&mut self, id: &ObjectId, origin: &Origin, policy: &Policy, traffic: &Traffic) {
         match policy {
@@ -172,32 +189,13 @@ impl Policies {
         self.profiles.sort();
         self.splits.sort();
     }
-
-    /// The Server that decides about a port of a pod: the oldest of those that select it.
-    pub fn server_of(&self, pod: &Pod, port: u16) -> Option<&Arc<Resource<Server>>> {
-        let here = self.servers.of(&pod.id.namespace).iter();
-        here.into_iter().find(|server| server.spec.selects(pod, port))
-    }
 }
 
 impl Server {
-    /// Whether it means this port of this pod.
-    pub fn selects(&self, pod: &Pod, port: u16) -> bool {
-        self.takes(pod) && pod.numbers_of(&self.port).contains(&port)
-    }
-
     /// Whether it means this pod.
     pub fn takes(&self, pod: &Pod) -> bool {
         self.pod_selector
             .as_ref()
             .is_some_and(|by| by.selects(&pod.labels))
-    }
-
-    /// The port, for messages.
-    pub fn port_text(&self) -> String {
-        match &self.port {
-            IntOrString::Int(number) => number.to_string(),
-            IntOrString::String(name) => name.clone(),
-        }
     }
 }

@@ -8,7 +8,6 @@ use crate::index::policies::{ByNamespace, Resource};
 use crate::resources::authorization::AuthorizationPolicy;
 use crate::resources::report::{ObjectId, Report, Severity};
 use crate::resources::route::{BackendRef, Backends, LINKERD, ParentRef, Route};
-use crate::resources::server::Server;
 use crate::resources::values::namespace_or;
 
 /// What is wrong between objects that are each well-formed.
@@ -41,18 +40,21 @@ pub fn check(cluster: &Cluster) -> Vec<Report> {
     found.reports
 }
 
-/// The namespace, name and port of the Services and EgressNetworks that have routes of one kind.
-type Parents = BTreeSet<(Arc<str>, String, Option<u16>)>;
+/// The Services and EgressNetworks that have routes of one kind, with the ports that these name; none stands for all.
+type Parents = BTreeMap<(Arc<str>, String), BTreeSet<Option<u16>>>;
 
 fn parents_of<R>(routes: &ByNamespace<Route<R>>) -> Parents {
-    let parents = routes.all().flat_map(|route| {
-        let parents = route.spec.parent_refs.iter().flatten();
-        parents.filter(|parent| is_destination(parent)).map(|parent| {
-            let namespace = namespace_or(parent.namespace.as_deref(), &route.id.namespace);
-            (namespace, parent.name.clone(), parent.port)
-        })
-    });
-    parents.collect()
+    let mut all = Parents::new();
+    for route in routes.all() {
+        for parent in route.spec.parent_refs.iter().flatten() {
+            if is_destination(parent) {
+                let namespace = namespace_or(parent.namespace.as_deref(), &route.id.namespace);
+                let ports = all.entry((namespace, parent.name.clone())).or_default();
+                ports.insert(parent.port);
+            }
+        }
+    }
+    all
 }
 
 /// Servers have routes of one kind only.
@@ -73,44 +75,16 @@ impl Found<'_> {
 
     /// A port has one Server: the others that select it have no say there.
     fn servers(&mut self) {
-        let mut conflicts: BTreeMap<(&ObjectId, &ObjectId), BTreeSet<String>> = BTreeMap::new();
-        let mut idle: BTreeMap<&ObjectId, &Resource<Server>> = BTreeMap::new();
-        for server in self.cluster.policies.servers.all() {
-            idle.insert(&server.id, server);
-        }
-        for pod in self.cluster.pods() {
-            let mut taken: BTreeMap<u16, &ObjectId> = BTreeMap::new();
-            for server in self.cluster.policies.servers.of(&pod.id.namespace) {
-                if !server.spec.takes(pod) {
-                    continue;
-                }
-                idle.remove(&server.id);
-                for port in pod.numbers_of(&server.spec.port) {
-                    if let Some(first) = taken.get(&port) {
-                        let place = format!("port {port} of {}", pod.id);
-                        conflicts.entry((&server.id, first)).or_default().insert(place);
-                    } else {
-                        taken.insert(port, &server.id);
-                    }
-                }
-            }
-        }
-        for ((server, first), ports) in conflicts {
-            let example = ports.first().map_or("", String::as_str);
+        let selection = &self.cluster.selection;
+        for overruled in &selection.overruled {
             let reason = format!(
-                "it selects {example}, which {first} has already (the older one counts, then the first by name); it has \
-                 no effect there: change podSelector or port of one"
+                "it selects port {} of {}, which {} has already (the older one counts, then the first by name); it has \
+                 no effect there: change podSelector or port of one",
+                overruled.port, overruled.pod, overruled.by
             );
-            if let Some(resource) = self
-                .cluster
-                .policies
-                .servers
-                .named(&server.namespace, &server.name)
-            {
-                self.say(resource, Severity::Error, reason);
-            }
+            self.say(&overruled.server, Severity::Error, reason);
         }
-        for server in idle.into_values() {
+        for server in &selection.idle {
             let reason = "it selects no pod that is defined, and nothing changes".to_owned();
             self.say(server, Severity::Warning, reason);
         }
@@ -205,9 +179,15 @@ impl Found<'_> {
                     self.say(route, Severity::Warning, reason);
                 }
             }
+            let of_server = |parent: &ParentRef| parent.is(LINKERD, "Server");
+            let inbound = route.spec.parent_refs.iter().flatten().any(of_server);
             let rules = route.spec.rules.iter().flatten();
+            if inbound && rules.clone().any(|rule| !rule.backends().is_empty()) {
+                let reason = "backendRefs do nothing for the Server that the route is attached to";
+                self.say(route, Severity::Warning, reason.to_owned());
+            }
             let missing: BTreeSet<_> = rules
-                .flat_map(Backends::backends)
+                .flat_map(|rule| rule.backends())
                 .filter_map(|backend| self.missing_backend(backend, &route.id))
                 .collect();
             for reason in missing {
@@ -221,11 +201,14 @@ impl Found<'_> {
         for route in routes.all() {
             let conflict = route.spec.parent_refs.iter().flatten().find(|parent| {
                 let namespace = namespace_or(parent.namespace.as_deref(), &route.id.namespace);
-                let same = |(ns, name, port): &(Arc<str>, String, Option<u16>)| {
-                    let same_port = port.is_none() || parent.port.is_none() || *port == parent.port;
-                    *ns == namespace && *name == parent.name && same_port
-                };
-                is_destination(parent) && stronger.iter().any(|parents| parents.iter().any(same))
+                let name = (namespace, parent.name.clone());
+                is_destination(parent)
+                    && stronger.iter().any(|parents| {
+                        let ports = parents.get(&name);
+                        ports.is_some_and(|ports| {
+                            parent.port.is_none() || ports.contains(&None) || ports.contains(&parent.port)
+                        })
+                    })
             });
             if let Some(parent) = conflict {
                 let reason = format!(
@@ -262,8 +245,15 @@ impl Found<'_> {
     }
 
     fn splits(&mut self) {
+        let mut taken: BTreeMap<(&str, &str), &ObjectId> = BTreeMap::new();
         for split in self.cluster.policies.splits.all() {
             let apex = split.spec.service.split('.').next().unwrap_or_default();
+            if let Some(first) = taken.get(&(&*split.id.namespace, apex)) {
+                let reason = format!("Service {apex} is split by {first} already, which counts: remove one");
+                self.say(split, Severity::Error, reason);
+                continue;
+            }
+            taken.insert((&split.id.namespace, apex), &split.id);
             let backends = split.spec.backends.iter().map(|backend| backend.service.as_str());
             for name in std::iter::once(apex).chain(backends) {
                 if self.cluster.service(&split.id.namespace, name).is_none() {

@@ -371,9 +371,24 @@ fn check_backends<'a>(mut backends: impl Iterator<Item = &'a BackendRef>) -> Res
     })
 }
 
-/// Each filter has the field that its type says, and no other.
+/// Each filter has the field that its type says, and no other; mirrors alone may be there twice (Gateway API,
+/// HTTPRouteRule).
 fn check_filters<'a>(mut filters: impl Iterator<Item = &'a HttpFilter>) -> Result<(), String> {
+    let mut seen: Vec<&str> = Vec::new();
     filters.try_for_each(|filter| {
+        let kind = filter.kind.as_str();
+        let excluded = match kind {
+            "RequestMirror" | "ExtensionRef" => None,
+            "RequestRedirect" => Some("URLRewrite"),
+            "URLRewrite" => Some("RequestRedirect"),
+            other => Some(other),
+        };
+        if let Some(other) = excluded.filter(|other| seen.contains(other) || seen.contains(&kind)) {
+            return Err(format!(
+                "a filter of type {kind} can't be together with one of type {other}: remove one"
+            ));
+        }
+        seen.push(kind);
         let fields = [
             ("RequestHeaderModifier", filter.request_header_modifier.is_some()),
             (

@@ -13,7 +13,7 @@ use outrigger_proto::inbound::inbound_server_policies_server::{
 use outrigger_proto::inbound::{PortSpec, Server};
 use outrigger_proto::outbound::outbound_policies_server::{OutboundPolicies, OutboundPoliciesServer};
 use outrigger_proto::outbound::{TrafficSpec, traffic_spec};
-use outrigger_proto::{decode, encode, outbound as wire};
+use outrigger_proto::{EXTENSIONS, decode, encode, outbound as wire};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -21,7 +21,7 @@ use crate::compile::client::Client;
 use crate::compile::refusal::Refusal;
 use crate::compile::service_name::ServiceName;
 use crate::compile::settings::Settings;
-use crate::compile::{inbound, outbound};
+use crate::compile::{extensions, inbound, outbound};
 use crate::index::cluster::Cluster;
 use crate::serve::follow::{follow, status};
 
@@ -73,14 +73,23 @@ impl Policies {
     /// The question that traffic asks.
     fn traffic(
         &self,
-        spec: TrafficSpec,
+        request: Request<TrafficSpec>,
     ) -> Result<impl Fn(&Cluster) -> Result<OutboundPolicy, Refusal> + Send + 'static, Status> {
+        let extended = request.metadata().contains_key(EXTENSIONS);
+        let spec = request.into_inner();
         let client = Client::of_workload(&spec.source_workload).unwrap_or_default();
         let settings = self.settings.clone();
         let target = target(spec.target, &settings)?;
-        Ok(move |cluster: &Cluster| match &target {
-            Target::Address(addr) => outbound::to_address(cluster, &settings, *addr, &client),
-            Target::Name(name) => Ok(outbound::to_name(cluster, &settings, name, &client)),
+        Ok(move |cluster: &Cluster| {
+            let policy = match &target {
+                Target::Address(addr) => outbound::to_address(cluster, &settings, *addr, &client)?,
+                Target::Name(name) => outbound::to_name(cluster, &settings, name, &client),
+            };
+            Ok(if extended {
+                policy
+            } else {
+                extensions::without(policy)
+            })
         })
     }
 
@@ -134,12 +143,12 @@ impl OutboundPolicies for Policies {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::OutboundPolicy, Status>> + Send>>;
 
     async fn get(&self, request: Request<TrafficSpec>) -> Result<Response<wire::OutboundPolicy>, Status> {
-        let policy = self.traffic(request.into_inner())?(&self.now()).map_err(status)?;
+        let policy = self.traffic(request)?(&self.now()).map_err(status)?;
         Ok(Response::new(traffic(&policy)?))
     }
 
     async fn watch(&self, request: Request<TrafficSpec>) -> Result<Response<Self::WatchStream>, Status> {
-        let answer = self.traffic(request.into_inner())?;
+        let answer = self.traffic(request)?;
         let messages = |_: Option<&OutboundPolicy>, now: &OutboundPolicy| Ok(vec![traffic(now)?]);
         Ok(Response::new(Box::pin(follow(
             self.cluster.clone(),

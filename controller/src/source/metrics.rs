@@ -65,7 +65,8 @@ impl ManifestMetrics {
 
     fn set(&self, cluster: &Cluster) {
         let (services, pods, slices) = cluster.sizes();
-        for (kind, count) in [("Service", services), ("Pod", pods), ("EndpointSlice", slices)] {
+        let own = [("Service", services), ("Pod", pods), ("EndpointSlice", slices)];
+        for (kind, count) in own.into_iter().chain(cluster.policies.sizes()) {
             set(&self.resources.get_or_create_owned(&Kind { kind }), count);
         }
         for (severity, level) in [(Severity::Error, "error"), (Severity::Warning, "warning")] {

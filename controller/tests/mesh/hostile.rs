@@ -152,4 +152,79 @@ proptest! {
         Client::of_workload(&text);
         PortSet::parse(&text, |_| Vec::new());
     }
+
+    /// Whatever else is said, a policy that can't be read lets nobody in whom the others keep out, and opens no way.
+    #[test]
+    fn a_policy_that_cannot_be_read_opens_nothing(
+        which in any::<prop::sample::Index>(),
+        broken in any::<prop::sample::Index>(),
+        spoil in prop::sample::select(SPOILT.to_vec()),
+    ) {
+        let (with, broken) = (which.get(&POLICIES), broken.get(&POLICIES));
+        let mesh = files("mesh").map(|path| std::fs::read_to_string(path).unwrap() + "---\n");
+        let base: String = mesh.collect();
+        let (good, bad) = if broken.contains(spoil.0) { spoil } else { SPOILT[0] };
+        let spoilt = broken.replacen(good, bad, 1).replacen("name: ", "name: z-", 1);
+        let before = decisions(&parsed(&(base.clone() + with)));
+        let after = decisions(&parsed(&(base + with + &spoilt)));
+        for (was, is) in before.into_iter().zip(after) {
+            prop_assert!(was || !is, "{with}\n{spoilt}");
+        }
+    }
+}
+
+/// What makes a policy unreadable: the good text, and the bad.
+const SPOILT: [(&str, &str); 6] = [
+    ("spec: {", "spec: {unheard: 1, "),
+    ("port: 8080", "port: []"),
+    ("podSelector: {}", "podSelector: 5"),
+    ("parentRefs: [", "parentRefs: [5, "),
+    ("trafficPolicy: Deny", "trafficPolicy: Maybe"),
+    ("server: {selector: {}}", "server: 5"),
+];
+
+/// Policies that restrict, and policies that let in.
+const POLICIES: [&str; 7] = [
+    "---\napiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: s, namespace: demo}\nspec: {podSelector: {}, \
+     port: 8080}\n",
+    "---\napiVersion: policy.linkerd.io/v1beta3\nkind: Server\nmetadata: {name: s, namespace: demo}\nspec: {podSelector: {}, \
+     port: 8080, accessPolicy: all-unauthenticated}\n",
+    "---\napiVersion: policy.linkerd.io/v1beta1\nkind: ServerAuthorization\nmetadata: {name: a, namespace: demo}\nspec: {server: \
+     {selector: {}}, client: {unauthenticated: true}}\n",
+    "---\napiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: demo}\nspec: \
+     {targetRef: {kind: Namespace, name: demo}, requiredAuthenticationRefs: []}\n",
+    "---\napiVersion: policy.linkerd.io/v1beta3\nkind: HTTPRoute\nmetadata: {name: i, namespace: demo}\nspec: {parentRefs: \
+     [{group: policy.linkerd.io, kind: Server, name: s}]}\n",
+    "---\napiVersion: policy.linkerd.io/v1beta3\nkind: HTTPRoute\nmetadata: {name: o, namespace: demo}\nspec: {parentRefs: \
+     [{group: core, kind: Service, name: web}]}\n",
+    "---\napiVersion: policy.linkerd.io/v1alpha1\nkind: EgressNetwork\nmetadata: {name: e, namespace: demo}\nspec: \
+     {trafficPolicy: Deny}\n",
+];
+
+fn parsed(text: &str) -> Cluster {
+    Cluster::build(
+        &manifest::read(&Arc::from(Path::new("open.yaml")), text).unwrap(),
+        Vec::new(),
+    )
+}
+
+/// Whether an unknown client is let in, on a few ports, and whether a client gets out, to a few addresses.
+fn decisions(cluster: &Cluster) -> Vec<bool> {
+    let said = |lines: Result<Vec<String>, Refusal>| lines.unwrap_or_default();
+    let settings = Settings::default();
+    let inbound = [8080, 3306].map(|port| {
+        let lines = said(inbound_explained(cluster, &settings, port));
+        lines.iter().any(|line| line.contains("is allowed by"))
+    });
+    let outbound = ["web:80", "192.0.2.1:80"].map(|to| {
+        let lines = said(outbound_explained(cluster, &settings, to));
+        let answer = lines.iter().skip_while(|line| !line.is_empty());
+        answer
+            .into_iter()
+            .any(|line| line.trim_start().starts_with("leads to"))
+            && !lines
+                .iter()
+                .any(|line| line.contains("denies what no route allows"))
+    });
+    inbound.into_iter().chain(outbound).collect()
 }

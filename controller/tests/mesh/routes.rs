@@ -192,6 +192,50 @@ async fn filters_keep_their_order_and_rewrites_delays_and_mirrors_follow() {
 }
 
 #[tokio::test]
+async fn rules_with_fields_of_our_own_are_refused_to_others() {
+    let spec = format!(
+        "{{{PARENT}, rules: [{{matches: [{{path: {{value: /x}}}}], filters: [{{type: URLRewrite, urlRewrite: \
+                        {{hostname: new.example}}}}]}}, {{}}]}}"
+    );
+    let (mesh, ours) = with(&object("HTTPRoute", "r", &spec)).await;
+    assert!(matches!(
+        get(&ours, "/x", None).unwrap().1.filters[..],
+        [Filter::Rewrite(_)]
+    ));
+    let theirs = mesh.outbound_of_linkerd("10.96.0.1:80").await.unwrap();
+    let [Filter::Fail(failure)] = &get(&theirs, "/x", None).unwrap().1.filters[..] else {
+        panic!("{theirs:?}")
+    };
+    assert!(
+        failure.message.contains("a rule that rewrites needs"),
+        "{failure:?}"
+    );
+    assert_eq!(get(&ours, "/", None), get(&theirs, "/", None));
+}
+
+#[tokio::test]
+async fn filters_that_exclude_each_other_are_refused() {
+    let headers = "{type: RequestHeaderModifier, requestHeaderModifier: {remove: [a]}}";
+    for filters in [
+        format!("{headers}, {headers}"),
+        "{type: RequestRedirect, requestRedirect: {port: 81}}, {type: URLRewrite, urlRewrite: {hostname: a}}"
+            .to_owned(),
+    ] {
+        let (mesh, _) = with(&object(
+            "HTTPRoute",
+            "r",
+            &format!("{{{PARENT}, rules: [{{filters: [{filters}]}}]}}"),
+        ))
+        .await;
+        assert!(
+            reports(&mesh)[0].contains("can't be together"),
+            "{:?}",
+            reports(&mesh)
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_rule_that_cannot_be_expressed_is_refused_and_the_others_hold() {
     let route = object(
         "HTTPRoute",

@@ -20,10 +20,11 @@ use outrigger_proto::inbound::PortSpec;
 use outrigger_proto::inbound::inbound_server_policies_client::InboundServerPoliciesClient;
 use outrigger_proto::outbound::outbound_policies_client::OutboundPoliciesClient;
 use outrigger_proto::outbound::{TrafficSpec, traffic_spec};
-use outrigger_proto::{decode, encode};
+use outrigger_proto::{EXTENSIONS, decode, encode};
 use tokio::sync::watch;
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 const TOKEN: &str = r#"{"ns": "demo", "nodeName": "node-1", "pod": "client"}"#;
 
@@ -88,15 +89,21 @@ impl Mesh {
         Ok(decode::profile::profile(stream.message().await?.unwrap()).unwrap())
     }
 
+    /// What a proxy of ours is told.
     pub(crate) async fn outbound(&self, target: &str) -> Result<OutboundPolicy, Status> {
-        let target = match target.parse() {
-            Ok(addr) => traffic_spec::Target::Addr(encode::endpoint::tcp_address(addr)),
-            Err(_) => traffic_spec::Target::Authority(target.into()),
-        };
-        let request = TrafficSpec {
-            source_workload: TOKEN.into(),
-            target: Some(target),
-        };
+        let mut request = traffic(target);
+        request
+            .metadata_mut()
+            .insert(EXTENSIONS, MetadataValue::from_static("1"));
+        self.told(request).await
+    }
+
+    /// What Linkerd's proxy is told.
+    pub(crate) async fn outbound_of_linkerd(&self, target: &str) -> Result<OutboundPolicy, Status> {
+        self.told(traffic(target)).await
+    }
+
+    async fn told(&self, request: Request<TrafficSpec>) -> Result<OutboundPolicy, Status> {
         let mut stream = OutboundPoliciesClient::new(self.routes.clone())
             .watch(request)
             .await?
@@ -113,6 +120,17 @@ impl Mesh {
         let mut stream = client.watch_port(request).await?.into_inner();
         Ok(decode::inbound::server(stream.message().await?.unwrap()).unwrap())
     }
+}
+
+fn traffic(target: &str) -> Request<TrafficSpec> {
+    let target = match target.parse() {
+        Ok(addr) => traffic_spec::Target::Addr(encode::endpoint::tcp_address(addr)),
+        Err(_) => traffic_spec::Target::Authority(target.into()),
+    };
+    Request::new(TrafficSpec {
+        source_workload: TOKEN.into(),
+        target: Some(target),
+    })
 }
 
 pub(crate) fn example() -> PathBuf {

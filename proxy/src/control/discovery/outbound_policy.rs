@@ -7,12 +7,14 @@ use outrigger_policy::Unsupported;
 use outrigger_policy::name::ResourceRef;
 use outrigger_policy::outbound::{OutboundPolicy, OutboundProtocol};
 use outrigger_policy::profile::Lookup;
+use outrigger_proto::EXTENSIONS;
 use outrigger_proto::decode::{self, DecodeError};
 use outrigger_proto::encode::endpoint::tcp_address;
 use outrigger_proto::outbound::outbound_policies_client::OutboundPoliciesClient;
 use outrigger_proto::outbound::{self as api, TrafficSpec, traffic_spec};
 use tokio::runtime::Handle;
-use tonic::{Code, Status};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Status};
 use tracing::{debug, warn};
 
 use crate::control::channel::Channel;
@@ -56,10 +58,12 @@ impl Source {
     async fn run(&self, dst: SocketAddr, publisher: &Publisher<LookupAnswer>) {
         let open = || {
             let mut client = self.client.clone();
-            let request = TrafficSpec {
+            let mut request = Request::new(TrafficSpec {
                 source_workload: self.workload.to_string(),
                 target: Some(traffic_spec::Target::Addr(tcp_address(dst))),
-            };
+            });
+            let says = MetadataValue::from_static("1");
+            request.metadata_mut().insert(EXTENSIONS, says);
             async move { client.watch(request).await }
         };
         let ended = follow(&self.upkeep, open, |update| apply(update, publisher)).await;
