@@ -41,7 +41,7 @@ fn extended(rule: &OutboundRule) -> Option<&'static str> {
         Filter::Delay(_) => Some("delays"),
         _ => None,
     });
-    filter.or((!rule.mirrors.is_empty()).then_some("mirrors"))
+    filter.or_else(|| (!rule.mirrors.is_empty()).then_some("mirrors"))
 }
 
 fn refused(route: &ResourceRef, what: &str) -> OutboundRule {
