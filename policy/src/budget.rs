@@ -15,8 +15,8 @@ pub struct BudgetPolicy {
 
 /// The requests and retries of the last while, counted without a lock and shared by all that send to a destination.
 ///
-/// Over any span as long as the time to live, retries are at most `ratio ×` the requests of that span, and
-/// `min_per_second` for each of its seconds.
+/// Whenever a retry is granted, those of the time to live that ends there are at most `ratio ×` the requests of that
+/// time, and `min_per_second` for each of its seconds.
 #[derive(Debug)]
 pub struct RetryBudget {
     policy: BudgetPolicy,

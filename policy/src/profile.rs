@@ -293,6 +293,8 @@ fn canonical(authority: &str) -> Option<Filter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::Head;
+    use crate::route::pattern::Pattern;
 
     const DIALLED: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 80);
 
@@ -369,5 +371,167 @@ mod tests {
         };
         let effective = effective(DIALLED, Some(&profile), &Lookup::NotFound);
         assert_eq!(effective.protocol, OutboundProtocol::Invalid(why));
+    }
+
+    fn found(table: &RouteTable<OutboundRule>, path: &str) -> OutboundRule {
+        let head = Head {
+            host: "",
+            method: &http::Method::GET,
+            path,
+            query: None,
+            headers: &http::HeaderMap::new(),
+        };
+        table.find(&head).unwrap().then.clone()
+    }
+
+    fn route(path: &str, seconds: u64) -> ProfileRoute {
+        ProfileRoute {
+            condition: Condition::Path(Pattern::new(path).unwrap()),
+            classes: Arc::default(),
+            labels: Arc::default(),
+            retryable: true,
+            timeout: Some(Duration::from_secs(seconds)),
+        }
+    }
+
+    fn books() -> Profile {
+        Profile {
+            fully_qualified_name: Some("books.demo".into()),
+            routes: vec![route("/b.*", 1), route("/books", 2)],
+            budget: Some(BudgetPolicy::default()),
+            ..Profile::default()
+        }
+    }
+
+    fn split() -> Profile {
+        let over = |authority: &str, weight| Override {
+            authority: authority.into(),
+            weight,
+        };
+        Profile {
+            fully_qualified_name: Some("books.demo".into()),
+            overrides: vec![
+                over("old.demo:80", 90),
+                over("new.demo:80", 10),
+                over("none.demo:80", 0),
+            ],
+            ..Profile::default()
+        }
+    }
+
+    /// Where it leads, with weights.
+    fn balanced_to(distribution: &Distribution) -> Vec<(String, u32)> {
+        let path = |backend: &Backend| match &backend.dispatch {
+            Dispatch::Balance { path, .. } => path.to_string(),
+            other => panic!("{other:?}"),
+        };
+        match distribution {
+            Distribution::RandomAvailable(list) => {
+                list.iter().map(|(b, weight)| (path(b), *weight)).collect()
+            }
+            list => list.backends().map(|b| (path(b), 1)).collect(),
+        }
+    }
+
+    fn http(protocol: &OutboundProtocol) -> &RouteTable<OutboundRule> {
+        match protocol {
+            OutboundProtocol::Detect { http1, http2, .. } => {
+                assert_eq!(http1, http2);
+                http1
+            }
+            OutboundProtocol::Http1(table) | OutboundProtocol::Http2(table) => table,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_first_route_whose_condition_holds_is_taken_then_the_default() {
+        let policy = effective(DIALLED, Some(&books()), &Lookup::NotFound);
+        let table = http(&policy.protocol);
+        let seconds = |path| {
+            found(table, path)
+                .timeouts
+                .headers
+                .map(|timeout| timeout.as_secs())
+        };
+        assert_eq!([seconds("/books"), seconds("/authors")], [Some(1), None]);
+        for path in ["/books", "/authors"] {
+            let rule = found(table, path);
+            let expected = [("books.demo:80".to_owned(), 1)];
+            assert_eq!(balanced_to(&rule.backends.unwrap()), expected);
+            let mut request = http::Request::get(path).body(()).unwrap().into_parts().0;
+            crate::route::filter::request(
+                &rule.filters,
+                &mut request,
+                "",
+                None,
+                &mut fastrand::Rng::with_seed(1),
+            );
+            assert_eq!(request.headers["l5d-dst-canonical"], "books.demo:80");
+        }
+        assert_eq!(
+            (&*policy.authority, policy.budget),
+            ("books.demo:80", books().budget)
+        );
+    }
+
+    #[test]
+    fn a_route_retries_only_where_the_profile_has_a_budget() {
+        let retries = |profile: &Profile, path| {
+            let policy = effective(DIALLED, Some(profile), &Lookup::NotFound);
+            let retry = found(http(&policy.protocol), path).retry;
+            retry.is_some_and(|retry| retry.on == RetryOn::Failures)
+        };
+        let without = Profile {
+            budget: None,
+            ..books()
+        };
+        assert_eq!(
+            [retries(&books(), "/books"), retries(&books(), "/authors")],
+            [true, false]
+        );
+        assert!(!retries(&without, "/books"));
+    }
+
+    #[test]
+    fn overrides_take_the_traffic_by_weight() {
+        let policy = effective(DIALLED, Some(&split()), &Lookup::NotFound);
+        let expected = [("old.demo:80".to_owned(), 90), ("new.demo:80".to_owned(), 10)];
+        assert_eq!(
+            balanced_to(&found(http(&policy.protocol), "/").backends.unwrap()),
+            expected
+        );
+        let OutboundProtocol::Detect { opaque, .. } = &policy.protocol else {
+            panic!("{policy:?}");
+        };
+        assert!(matches!(&opaque.action, OpaqueAction::Forward(to) if balanced_to(to) == expected));
+        assert_eq!(opaque.unenforced(), None);
+    }
+
+    #[test]
+    fn a_profile_goes_before_the_policy_for_what_it_speaks_of() {
+        let own = forward("policy", Endpoint::bare(DIALLED));
+        let OutboundProtocol::Detect { http1, opaque, .. } = own.protocol.clone() else {
+            panic!("{own:?}");
+        };
+        let joined = |profile: &Profile, protocol: OutboundProtocol| {
+            let joined = effective(DIALLED, Some(profile), &policy(protocol));
+            joined.protocol
+        };
+        let changed =
+            |profile: &Profile, protocol: OutboundProtocol| joined(profile, protocol.clone()) != protocol;
+        for profile in [books(), split()] {
+            assert!(changed(&profile, OutboundProtocol::Http1(http1.clone())));
+            assert!(changed(&profile, OutboundProtocol::Grpc(http1.clone())));
+            assert!(changed(&profile, own.protocol.clone()));
+            assert!(!changed(&profile, OutboundProtocol::Tls(vec![])));
+        }
+        let bytes = OutboundProtocol::Opaque(opaque);
+        assert!(!changed(&books(), bytes.clone()) && changed(&split(), bytes));
+        let nameless = Profile {
+            fully_qualified_name: None,
+            ..books()
+        };
+        assert!(!changed(&nameless, own.protocol));
     }
 }

@@ -76,7 +76,10 @@ impl Weights {
         let total = self.sums.last().copied().filter(|total| *total > 0)?;
         let relative = |i| load(i).map(|load| (i, load / self.of(i) as f64));
         for _ in 0..TRIES {
-            let mut draw = || self.sums.partition_point(|sum| *sum <= rng.u64(..total));
+            let mut draw = || {
+                let point = rng.u64(..total);
+                self.sums.partition_point(|sum| *sum <= point)
+            };
             if let (Some(a), Some(b)) = (relative(draw()), relative(draw())) {
                 return Some(lower(a, b));
             }
