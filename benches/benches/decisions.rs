@@ -3,16 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a bench ends where its set-up fails")]
 
 use std::hint::black_box;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method};
 use outrigger_policy::authz::{Authentication, Authorization, ClientTls, Network, Suffix, authorize};
+use outrigger_policy::backoff::Backoff;
 use outrigger_policy::balance::ewma::PeakEwma;
-use outrigger_policy::balance::p2c;
+use outrigger_policy::balance::p2c::{self, Weights};
+use outrigger_policy::breaker::{Accrual, Breaker, BreakerPolicy, Outcome};
+use outrigger_policy::budget::{BudgetPolicy, RetryBudget};
 use outrigger_policy::name::{Identity, ResourceRef};
 use outrigger_policy::outbound::LoadParams;
+use outrigger_policy::rate_limit::{RateLimitPolicy, RateLimiter};
 use outrigger_policy::route::host::HostMatch;
 use outrigger_policy::route::path::PathMatch;
 use outrigger_policy::route::request::RequestMatch;
@@ -20,7 +25,7 @@ use outrigger_policy::route::{Head, Route, RouteTable, Rule};
 use outrigger_proxy::net::detect;
 use rustls::pki_types::ServerName;
 
-criterion_group!(decisions, routes, authorization, balancing, first_bytes);
+criterion_group!(decisions, routes, authorization, balancing, limits, first_bytes);
 criterion_main!(decisions);
 
 fn routes(c: &mut Criterion) {
@@ -39,6 +44,8 @@ fn routes(c: &mut Criterion) {
         ("catch-all", catch_all),
         ("1 route", table(&meta, 1)),
         ("100 routes", table(&meta, 100)),
+        ("1,000 routes", table(&meta, 1000)),
+        ("10,000 routes", table(&meta, 10_000)),
     ];
     let mut group = c.benchmark_group("route find");
     for (name, table) in tables {
@@ -108,6 +115,15 @@ fn balancing(c: &mut Criterion) {
     c.bench_function("p2c choose of 100, 90 ready", |b| {
         b.iter(|| p2c::choose(loads.len(), &mut rng, |i| black_box(&loads)[i]));
     });
+    for len in [1000, 10_000] {
+        c.bench_function(&format!("p2c choose of {len}, all ready"), |b| {
+            b.iter(|| p2c::choose(len, &mut rng, |i| Some(black_box(i) as f64)));
+        });
+        let weights = Weights::new((0..len).map(|i| if i % 3 == 0 { 1000 } else { 10_000 })).unwrap();
+        c.bench_function(&format!("p2c choose by weight of {len}, all ready"), |b| {
+            b.iter(|| weights.choose(&mut rng, |i, _| Some(black_box(i) as f64)));
+        });
+    }
     let mut now = Duration::from_secs(1);
     let mut ewma = PeakEwma::new(LoadParams::default(), now);
     c.bench_function("ewma observe", |b| {
@@ -118,6 +134,56 @@ fn balancing(c: &mut Criterion) {
     });
     c.bench_function("ewma load", |b| {
         b.iter(|| black_box(&ewma).load(black_box(now), black_box(3)))
+    });
+}
+
+fn limits(c: &mut Criterion) {
+    let mut now = Duration::from_secs(1);
+    let budget = RetryBudget::new(BudgetPolicy::default());
+    c.bench_function("budget deposit", |b| {
+        b.iter(|| {
+            now += Duration::from_micros(50);
+            budget.deposit(black_box(now));
+        });
+    });
+    c.bench_function("budget withdraw", |b| {
+        b.iter(|| {
+            now += Duration::from_micros(50);
+            budget.withdraw(black_box(now))
+        });
+    });
+    let policy = BreakerPolicy {
+        accrual: Accrual::Unified {
+            max_consecutive: 7,
+            threshold: 8000,
+            min_requests: 20,
+            window: Duration::from_secs(10),
+        },
+        backoff: Backoff::try_new(Duration::from_secs(1), Duration::from_secs(60), 0.5).unwrap(),
+        respect_hints: false,
+        min_ready_endpoints: 0,
+    };
+    let mut breaker = Breaker::new(policy);
+    let mut rng = fastrand::Rng::with_seed(1);
+    c.bench_function("breaker admit and record", |b| {
+        b.iter(|| {
+            now += Duration::from_micros(50);
+            let ticket = breaker.admit(black_box(now)).unwrap();
+            breaker.record(ticket, Outcome::Success, None, now, || 1, &mut rng)
+        });
+    });
+    let limit = RateLimiter::new(RateLimitPolicy {
+        meta: Arc::new(ResourceRef::of_default("bench")),
+        total: NonZeroU32::new(1_000_000_000),
+        identity: NonZeroU32::new(1_000_000_000),
+        overrides: vec![],
+    });
+    let client = Identity::parse("web.ns.serviceaccount.identity.linkerd.cluster.local").unwrap();
+    c.bench_function("rate limit, total and by identity", |b| {
+        b.iter(|| {
+            now += Duration::from_micros(50);
+            limit.admit(black_box(Some(&client)), now).is_ok()
+        });
     });
 }
 

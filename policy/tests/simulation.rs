@@ -247,10 +247,10 @@ impl Fleet {
 
     fn pick(&mut self, now: Duration) -> Option<usize> {
         let endpoints = &self.endpoints;
-        let load = |i: usize| {
+        let load = |i: usize, share: f64| {
             let endpoint: &Endpoint = &endpoints[i];
             let ready = endpoint.breaker.is_ready(now);
-            ready.then(|| endpoint.load.load(now, endpoint.pending))
+            ready.then(|| endpoint.load.load_of_share(now, endpoint.pending, share))
         };
         match (&self.weights, self.strategy) {
             (_, Strategy::RoundRobin) => {
@@ -258,7 +258,7 @@ impl Fleet {
                 Some(self.turn % endpoints.len())
             }
             (Some(weights), _) => weights.choose(&mut self.rng, load),
-            (None, _) => p2c::choose(endpoints.len(), &mut self.rng, load),
+            (None, _) => p2c::choose(endpoints.len(), &mut self.rng, |i| load(i, 1.0)),
         }
     }
 

@@ -11,6 +11,9 @@ const SEED_FLOOR: f64 = 1e-3;
 /// whatever it has pending.
 const FLOOR: f64 = 1e-6;
 
+/// The least share that an endpoint's load is divided by.
+const MIN_SHARE: f64 = 1e-3;
+
 /// A peak-sensitive, exponentially weighted moving average of round-trip times.
 ///
 /// A measurement above the average replaces it; one below is mixed in, weighing more the longer ago the last one was.
@@ -80,6 +83,11 @@ impl PeakEwma {
         self.estimate(now) * (f64::from(pending) + 1.0)
     }
 
+    /// The same for an endpoint that is meant to have `share` times as much pending as the mean of them.
+    pub fn load_of_share(&self, now: Duration, pending: u32, share: f64) -> f64 {
+        self.estimate(now) * (f64::from(pending) / share.max(MIN_SHARE) + 1.0)
+    }
+
     /// What is left of the weight of the last measurement, 0 to 1.
     fn weight(&self, now: Duration) -> f64 {
         let decay = if self.penalised {
@@ -140,6 +148,14 @@ mod tests {
     #[test]
     fn the_load_counts_the_pending_and_oneself() {
         assert_eq!(ewma(Duration::from_secs(1)).load(START, 3), 4.0);
+    }
+
+    #[test]
+    fn what_is_pending_counts_less_for_an_endpoint_with_a_larger_share() {
+        let ewma = ewma(Duration::from_secs(1));
+        assert_eq!(ewma.load_of_share(START, 4, 2.0), 3.0);
+        assert_eq!(ewma.load_of_share(START, 4, 1.0), ewma.load(START, 4));
+        assert!(ewma.load_of_share(START, 1, 0.0).is_finite());
     }
 
     #[test]

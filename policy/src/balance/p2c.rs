@@ -68,53 +68,84 @@ impl Weights {
             .then_some(weights)
     }
 
-    /// Draws two endpoints by weight, perhaps the same twice, and picks the one with the lower load for its weight.
-    /// Those of weight zero are picked only where no other is ready.
+    /// Draws two endpoints by weight, perhaps the same twice, and picks the one with the lower load. One that was drawn
+    /// twice is picked unless it is much worse than a third. Those of weight zero are picked only where no other is
+    /// ready.
     ///
-    /// `load` as for [`choose`]. The cost grows with the logarithm of their number, while most are ready.
-    pub fn choose(&self, rng: &mut fastrand::Rng, load: impl Fn(usize) -> Option<f64>) -> Option<usize> {
-        let total = self.sums.last().copied().filter(|total| *total > 0)?;
-        let relative = |i| load(i).map(|load| (i, load / self.of(i) as f64));
+    /// `load(i, share)` is as for [`choose`]; `share` is the weight in proportion to the mean, by which what is pending
+    /// may be divided ([`super::ewma::PeakEwma::load_of_share`]). The cost grows with the logarithm of their number,
+    /// while most are ready.
+    pub fn choose(&self, rng: &mut fastrand::Rng, load: impl Fn(usize, f64) -> Option<f64>) -> Option<usize> {
+        let load = |i| load(i, self.share(i)).map(|load| (i, load));
         for _ in 0..TRIES {
-            let mut draw = || {
-                let point = rng.u64(..total);
-                self.sums.partition_point(|sum| *sum <= point)
+            let draw = |without: Option<usize>| {
+                let (before, left_out) = without.map_or((0, 0), |i| (self.before(i), self.of(i)));
+                let left = self.total().checked_sub(left_out).filter(|left| *left > 0)?;
+                let point = rng.u64(..left);
+                let point = if point < before { point } else { point + left_out };
+                load(self.sums.partition_point(|sum| *sum <= point))
             };
-            if let (Some(a), Some(b)) = (relative(draw()), relative(draw())) {
-                return Some(lower(a, b));
+            let picked = pick(draw);
+            if picked.is_some() {
+                return picked;
             }
         }
-        self.scan(rng, &load)
+        self.scan(rng, load)
     }
 
-    fn scan(&self, rng: &mut fastrand::Rng, load: impl Fn(usize) -> Option<f64>) -> Option<usize> {
-        let ready: Vec<_> = (0..self.sums.len())
-            .filter_map(|i| Some((i, load(i)?, self.of(i))))
-            .collect();
-        let total: u64 = ready.iter().map(|(.., weight)| weight).sum();
+    /// The same choice, going through all that are ready.
+    fn scan(&self, rng: &mut fastrand::Rng, load: impl Fn(usize) -> Option<(usize, f64)>) -> Option<usize> {
+        let ready = || (0..self.sums.len()).filter_map(&load);
+        let total: u64 = ready().map(|(i, _)| self.of(i)).sum();
         if total == 0 {
-            return choose(ready.len(), rng, |i| Some(ready[i].1)).map(|i| ready[i].0);
+            return choose(self.sums.len(), rng, |i| load(i).map(|(_, load)| load));
         }
-        let mut draw = || {
-            let mut point = rng.u64(..total);
-            let drawn = ready
-                .iter()
-                .find(|(.., weight)| match point.checked_sub(*weight) {
-                    Some(left) => {
-                        point = left;
-                        false
-                    }
-                    None => true,
-                });
-            drawn.map(|(i, load, weight)| (*i, load / *weight as f64))
-        };
-        Some(lower(draw()?, draw()?))
+        pick(|without| {
+            let left_out = without.map_or(0, |i| self.of(i));
+            let mut point = rng.u64(..total.checked_sub(left_out).filter(|left| *left > 0)?);
+            let mut others = ready().filter(|(i, _)| Some(*i) != without);
+            others.find(|(i, _)| match point.checked_sub(self.of(*i)) {
+                Some(left) => {
+                    point = left;
+                    false
+                }
+                None => true,
+            })
+        })
+    }
+
+    /// Above zero: weights that are all zero are the same.
+    fn total(&self) -> u64 {
+        self.sums.last().map_or(1, |total| (*total).max(1))
     }
 
     fn of(&self, i: usize) -> u64 {
-        let before = i.checked_sub(1).map_or(0, |before| self.sums[before]);
-        self.sums.get(i).map_or(0, |sum| sum - before)
+        self.sums.get(i).map_or(0, |sum| sum - self.before(i))
     }
+
+    fn before(&self, i: usize) -> u64 {
+        i.checked_sub(1).map_or(0, |before| self.sums[before])
+    }
+
+    fn share(&self, i: usize) -> f64 {
+        self.of(i) as f64 * self.sums.len() as f64 / self.total() as f64
+    }
+}
+
+/// By how much an endpoint that was drawn twice may be worse than another.
+const MUCH_WORSE: f64 = 3.0;
+
+/// Picks one of two draws; `draw` may leave one out. Were an endpoint that was drawn twice always picked, a sick one
+/// would keep the square of its share.
+fn pick(mut draw: impl FnMut(Option<usize>) -> Option<(usize, f64)>) -> Option<usize> {
+    let (a, b) = (draw(None)?, draw(None)?);
+    if a.0 != b.0 {
+        return Some(lower(a, b));
+    }
+    Some(match draw(Some(a.0)) {
+        Some(third) if a.1 > MUCH_WORSE * third.1 => third.0,
+        _ => a.0,
+    })
 }
 
 fn lower(a: (usize, f64), b: (usize, f64)) -> usize {
@@ -183,7 +214,7 @@ mod tests {
         let weights = Weights::new(weights.iter().copied()).unwrap();
         let mut counts = vec![0; loads.len()];
         for _ in 0..10_000 {
-            if let Some(i) = weights.choose(&mut rng, |i| loads[i]) {
+            if let Some(i) = weights.choose(&mut rng, |i, _| loads[i]) {
                 counts[i] += 1;
             }
         }
@@ -198,11 +229,25 @@ mod tests {
     }
 
     #[test]
-    fn with_loads_in_proportion_weights_decide() {
-        let counts = weighted(&[90, 10], &[Some(90.0), Some(10.0)]);
-        assert!((8800..9200).contains(&counts[0]), "{counts:?}");
-        let idle = weighted(&[3, 1, 0], &[Some(1.0), Some(1.0), Some(0.0)]);
-        assert!(idle[0] > 9000 && idle[1] > 500 && idle[2] == 0, "{idle:?}");
+    fn of_equals_weights_decide() {
+        let counts = weighted(&[90, 10, 0], &[Some(1.0); 3]);
+        assert!((8800..9200).contains(&counts[0]) && counts[2] == 0, "{counts:?}");
+    }
+
+    #[test]
+    fn a_sick_endpoint_is_never_picked_whatever_its_weight() {
+        let counts = weighted(&[90, 10, 10], &[Some(20.0), Some(1.0), Some(1.0)]);
+        assert_eq!(counts[0], 0, "{counts:?}");
+    }
+
+    #[test]
+    fn the_share_is_the_weight_in_proportion_to_the_mean() {
+        let weights = Weights::new([30, 10]).unwrap();
+        let mut shares = [0.0; 2];
+        for i in [0, 1] {
+            shares[i] = weights.share(i);
+        }
+        assert_eq!(shares, [1.5, 0.5]);
     }
 
     #[test]
@@ -213,5 +258,6 @@ mod tests {
         );
         assert_eq!(weighted(&[1000, 1, 0], &[None, None, Some(1.0)]), [0, 0, 10_000]);
         assert_eq!(weighted(&[1000, 1], &[None, None]), [0, 0]);
+        assert_eq!(weighted(&[1000, 0], &[Some(1.0), Some(1.0)]), [10_000, 0]);
     }
 }
