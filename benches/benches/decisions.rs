@@ -19,6 +19,7 @@ use outrigger_policy::name::{Identity, ResourceRef};
 use outrigger_policy::outbound::LoadParams;
 use outrigger_policy::rate_limit::{RateLimitPolicy, RateLimiter};
 use outrigger_policy::route::host::HostMatch;
+use outrigger_policy::route::index::Indexed;
 use outrigger_policy::route::path::PathMatch;
 use outrigger_policy::route::request::RequestMatch;
 use outrigger_policy::route::{Head, Route, RouteTable, Rule};
@@ -49,6 +50,7 @@ fn routes(c: &mut Criterion) {
     ];
     let mut group = c.benchmark_group("route find");
     for (name, table) in tables {
+        let table = Indexed::new(table);
         assert!(table.find(&head).is_some());
         group.bench_function(name, |b| {
             b.iter(|| black_box(&table).find(black_box(&head)).map(|found| *found.then))

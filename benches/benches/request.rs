@@ -138,7 +138,7 @@ impl Proxy {
         let (Protocol::Http1(routes) | Protocol::Http2(routes)) = &router.protocol else {
             unreachable!("the policy says so");
         };
-        let balancer: &balance::Balancer = routes.routes[0].rules[0].then.balancer().unwrap();
+        let balancer: &balance::Balancer = routes.rules().next().unwrap().1.balancer().unwrap();
         let picked = balancer
             .pick(tokio::time::Instant::now(), Duration::from_secs(1))
             .await

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Method};
 use outrigger_policy::name::ResourceRef;
 use outrigger_policy::route::header::{HeaderMatch, QueryMatch, ValueMatch};
 use outrigger_policy::route::host::HostMatch;
+use outrigger_policy::route::index::Indexed;
 use outrigger_policy::route::path::PathMatch;
 use outrigger_policy::route::request::RequestMatch;
 use outrigger_policy::route::{Head, Route, RouteTable, Rule};
@@ -47,6 +48,15 @@ proptest! {
         let found = table.find(&request.head()).map(|found| *found.then);
         let closest = candidates(&table, &request).into_iter().min_by_key(|(key, id)| (Reverse(*key), *id));
         prop_assert_eq!(found, closest.map(|(_, id)| id));
+    }
+
+    #[test]
+    fn an_index_changes_nothing(tables in vec(table(), 1..4), request in request()) {
+        // Together they have more rules than go without an index.
+        let routes = tables.iter().cycle().take(24).flat_map(|table| table.routes.clone()).collect();
+        let table = RouteTable { routes };
+        let indexed = Indexed::new(table.clone());
+        prop_assert_eq!(indexed.find(&request.head()), table.find(&request.head()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod distribute;
 pub mod filter;
 pub mod header;
 pub mod host;
+pub mod index;
 pub mod path;
 pub mod pattern;
 pub mod request;

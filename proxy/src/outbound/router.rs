@@ -14,6 +14,7 @@ use outrigger_policy::outbound::{
     Backend as PolicyBackend, Dispatch, Distribution, LoadParams, OpaqueAction, OpaqueRoute, OutboundPolicy,
     OutboundProtocol, OutboundRule, TlsRoute,
 };
+use outrigger_policy::route::index::Indexed;
 use outrigger_policy::route::{RouteTable, distribute};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -63,16 +64,16 @@ pub enum Protocol {
     /// Look at the first bytes.
     Detect {
         /// For HTTP/1.
-        http1: RouteTable<Rule>,
+        http1: Indexed<Rule>,
         /// For HTTP/2.
-        http2: RouteTable<Rule>,
+        http2: Indexed<Rule>,
         /// For anything else.
         opaque: Opaque,
     },
     /// HTTP/1.
-    Http1(RouteTable<Rule>),
+    Http1(Indexed<Rule>),
     /// HTTP/2 with prior knowledge, gRPC too.
-    Http2(RouteTable<Rule>),
+    Http2(Indexed<Rule>),
     /// Bytes.
     Opaque(Opaque),
     /// TLS of the application, by SNI.
@@ -183,7 +184,7 @@ async fn rebuild(
 
 impl Router {
     /// The routes for requests of this version; `None` when the destination takes none of them.
-    pub fn http(&self, version: Version) -> Option<&RouteTable<Rule>> {
+    pub fn http(&self, version: Version) -> Option<&Indexed<Rule>> {
         match &self.protocol {
             Protocol::Detect { http2, .. } if version == Version::HTTP_2 => Some(http2),
             Protocol::Detect { http1, .. } => Some(http1),
@@ -297,7 +298,8 @@ impl Builder {
 
     /// Makes a policy live; backends that are known already are kept as they are.
     pub fn router(self: &Arc<Self>, policy: &OutboundPolicy) -> Router {
-        let rules = |table: &RouteTable<OutboundRule>| table.map(|meta, rule| self.rule(meta, rule));
+        let rules =
+            |table: &RouteTable<OutboundRule>| Indexed::new(table.map(|meta, rule| self.rule(meta, rule)));
         let protocol = match &policy.protocol {
             OutboundProtocol::Detect { http1, http2, opaque } => Protocol::Detect {
                 http1: rules(http1),
