@@ -5,16 +5,19 @@ use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use outrigger_policy::hint;
 use outrigger_policy::name::{DnsName, Identity, ResourceRef};
+use outrigger_policy::overrides::Overrides;
 use outrigger_policy::route::header::{QueryMatch, ValueMatch};
 use outrigger_policy::route::host::HostMatch;
 use outrigger_policy::route::path::PathMatch;
 use outrigger_policy::route::request::RequestMatch;
 use outrigger_policy::route::{Head, Route, RouteTable, Rule};
+use outrigger_policy::timeouts::grpc_timeout;
 use outrigger_proto::decode::{self, DecodeError};
 use outrigger_proto::destination::update::Update;
 use outrigger_proto::{destination, encode, inbound, outbound};
@@ -31,7 +34,7 @@ use prost::Message;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. A name is that of a directory of `seeds/` as well.
-pub const ALL: [Target; 12] = [
+pub const ALL: [Target; 13] = [
     ("client_hello", client_hello),
     ("http_preface", http_preface),
     ("http2_frames", http2_frames),
@@ -39,12 +42,36 @@ pub const ALL: [Target; 12] = [
     ("transport_header", transport_header),
     ("identity", identity),
     ("route_match", route_match),
+    ("overrides", overrides),
     ("outbound_policy", outbound_policy),
     ("inbound_policy", inbound_policy),
     ("endpoint_update", endpoint_update),
     ("profile", profile),
     ("configuration", configuration),
 ];
+
+/// What peers say about retries and timeouts, one header in each line, is read to its end and taken out, and stays
+/// within the limits.
+pub fn overrides(bytes: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in bytes.split(|byte| *byte == b'\n').take(32) {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let name = HeaderName::from_bytes(parts.next().unwrap_or_default());
+        let value = HeaderValue::from_bytes(parts.next().unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    grpc_timeout(&headers);
+    for status in [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE] {
+        hint::wait(status, &headers, SystemTime::UNIX_EPOCH);
+    }
+    let overrides = Overrides::take(&mut headers);
+    assert_eq!(Overrides::take(&mut headers), Overrides::default());
+    let retry = overrides.retry(None);
+    assert_eq!(retry.is_some(), overrides.retries());
+    assert!(retry.is_none_or(|retry| retry.max_retries <= 100));
+}
 
 /// A decision about TLS never changes with more bytes, and is made at the limit.
 pub fn client_hello(bytes: &[u8]) {
