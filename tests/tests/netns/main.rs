@@ -9,5 +9,6 @@ mod http1;
 mod http2;
 mod lifecycle;
 mod pools;
+mod refusals;
 mod seen;
 mod traffic;

@@ -1,0 +1,105 @@
+//! What policies ask for and this version does not enforce yet is refused where it stands, with the reason.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use outrigger_e2e::http::{self, Echo};
+use outrigger_e2e::mesh::{Mesh, Meshed, until_status};
+use outrigger_e2e::wait;
+
+/// Edits the headers of what goes to `/edited`, and leaves the rest alone.
+const EDIT: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: edit, namespace: demo}
+spec:
+  parentRefs: [{group: core, kind: Service, name: web, port: 80}]
+  rules:
+    - matches: [{path: {type: PathPrefix, value: /edited}}]
+      filters: [{type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: x-a, value: b}]}}]
+      backendRefs: [{name: web, port: 80}]
+    - matches: [{path: {type: PathPrefix, value: /}}]
+      backendRefs: [{name: web, port: 80}]
+";
+
+/// Gives up on what takes longer than a second.
+const PROFILE: &str = "apiVersion: linkerd.io/v1alpha2
+kind: ServiceProfile
+metadata: {name: web.demo.svc.cluster.local, namespace: demo}
+spec:
+  routes:
+    - {name: all, condition: {pathRegex: '/.*'}, timeout: 1s}
+";
+
+/// Takes ten requests each second.
+const LIMIT: &str = "apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: web, namespace: demo}
+spec: {podSelector: {}, port: 8080, proxyProtocol: HTTP/1, accessPolicy: all-unauthenticated}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: HTTPLocalRateLimitPolicy
+metadata: {name: ten, namespace: demo}
+spec:
+  targetRef: {group: policy.linkerd.io, kind: Server, name: web}
+  total: {requestsPerSecond: 10}
+";
+
+fn web() -> (Mesh, Meshed, Meshed, SocketAddr) {
+    let mesh = Mesh::start();
+    let server = mesh.pod("server").ports(&[8080]).meshed();
+    let client = mesh.pod("client").meshed();
+    let web = mesh.service("web", 80, &[(&server, 8080)]);
+    Echo::serve(&server, 8080);
+    until_status(&client, web, "web", 200);
+    (mesh, server, client, web)
+}
+
+/// Waits until requests to the path are refused for a reason that names this.
+fn until_refused(client: &Meshed, web: SocketAddr, path: &str, named: &str) {
+    wait::until(named, || {
+        let response = http::get(client, web, "web", path, &["connection: close"]);
+        let refused = response.status == 500 && response.header("l5d-proxy-error").contains(named);
+        refused.then_some(())
+    });
+}
+
+fn remove(mesh: &Mesh, file: &str) {
+    mesh.reread(|| fs::remove_file(mesh.manifest(file)).unwrap());
+}
+
+#[test]
+fn a_filter_refuses_its_rule_and_no_other_until_it_is_gone() {
+    let (mesh, _server, client, web) = web();
+    mesh.write("edit.yaml", EDIT);
+    until_refused(&client, web, "/edited", "request_header_modifier is not enforced");
+    assert_eq!(
+        http::get(&client, web, "web", "/plain", &["connection: close"]).status,
+        200
+    );
+    remove(&mesh, "edit.yaml");
+    wait::until("the route to be gone", || {
+        let response = http::get(&client, web, "web", "/edited", &["connection: close"]);
+        (response.status == 200).then_some(())
+    });
+}
+
+#[test]
+fn the_routes_of_a_service_profile_are_refused_until_they_are_gone() {
+    let (mesh, _server, client, web) = web();
+    mesh.write("profile.yaml", PROFILE);
+    until_refused(&client, web, "/", "is not enforced");
+    remove(&mesh, "profile.yaml");
+    until_status(&client, web, "web", 200);
+}
+
+#[test]
+fn a_rate_limit_refuses_requests_to_its_port_until_it_is_gone() {
+    let (mesh, _server, client, web) = web();
+    mesh.write("limit.yaml", LIMIT);
+    wait::until("the limit to be refused", || {
+        let response = http::get(&client, web, "web", "/", &["connection: close"]);
+        (response.status == 500).then_some(())
+    });
+    remove(&mesh, "limit.yaml");
+    until_status(&client, web, "web", 200);
+}
