@@ -1,17 +1,19 @@
 //! Whatever a file or a proxy says, it is read or refused, and nothing panics.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use outrigger_controller::compile::client::Client;
 use outrigger_controller::compile::refusal::Refusal;
 use outrigger_controller::compile::settings::Settings;
-use outrigger_controller::compile::{inbound, outbound, profile, service_name::ServiceName};
+use outrigger_controller::compile::{extensions, inbound, outbound, profile, service_name::ServiceName};
 use outrigger_controller::explain::{self, request::Request};
 use outrigger_controller::index::cluster::Cluster;
 use outrigger_controller::resources::ports::PortSet;
 use outrigger_controller::source::manifest;
 use outrigger_policy::authz::ClientTls;
+use outrigger_proto::encode;
 use proptest::prelude::*;
 
 use crate::support::{example, files, pod, web};
@@ -29,16 +31,21 @@ fn read(text: &str) {
 fn ask(cluster: &Cluster) {
     let (settings, client) = (Settings::default(), Client::of_workload("demo:server").unwrap());
     let name = ServiceName::parse("web.demo.svc", &settings).unwrap();
-    outbound::to_name(cluster, &settings, &name, &client);
-    let port_question = |port| inbound_explained(cluster, &settings, port);
-    let _ = (
-        port_question(8080),
-        outbound_explained(cluster, &settings, "web:80"),
-    );
+    encode::outbound::policy(&outbound::to_name(cluster, &settings, &name, &client)).unwrap();
     for port in [80, 443, 3306, 8080] {
-        // An answer or a refusal.
-        let _ = inbound::of_port(cluster, &settings, &client, port);
-        let _ = outbound::to_address(cluster, &settings, ([10, 96, 0, 10], port).into(), &client);
+        // An answer, which can be sent, or a refusal.
+        let _ = inbound_explained(cluster, &settings, port);
+        if let Ok(policy) = inbound::of_port(cluster, &settings, &client, port) {
+            encode::inbound::server(&policy).unwrap();
+        }
+        for host in [[10, 96, 0, 10], [10, 96, 0, 11], [192, 0, 2, 1]] {
+            let addr: SocketAddr = (host, port).into();
+            let _ = outbound_explained(cluster, &settings, &addr.to_string());
+            if let Ok(policy) = outbound::to_address(cluster, &settings, addr, &client) {
+                encode::outbound::policy(&policy).unwrap();
+                encode::outbound::policy(&extensions::without(policy)).unwrap();
+            }
+        }
         let _ = profile::at(cluster, &settings, &format!("10.77.2.2:{port}"), &client);
         let _ = profile::at(
             cluster,
