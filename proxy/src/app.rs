@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, sleep};
 
 use crate::admin::{self, Admin, Condition, Environment, Readiness};
 use crate::config::{self, Config};
@@ -20,6 +20,8 @@ use crate::live::Live;
 use crate::net::listen::{self, OriginalDst};
 use crate::outbound::router::Builder;
 use crate::outbound::shared::Outbound;
+use crate::room::Rooms;
+use crate::telemetry::connections;
 use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::log::Level;
@@ -47,6 +49,7 @@ pub struct App {
     original_dst: OriginalDst,
     serving: Condition,
     drainer: Drainer,
+    rooms: Directions,
     grace_period: Duration,
     /// Where it is listening, for those who let the system choose a port.
     pub addrs: Addrs,
@@ -120,6 +123,53 @@ impl Metrics {
     }
 }
 
+/// Descriptors for everything but traffic: the admin server, the control plane, files. At most a quarter of all.
+const RESERVED: u64 = 512;
+
+/// Room for the connections of both directions.
+#[derive(Clone, Debug)]
+struct Directions {
+    inbound: Rooms,
+    outbound: Rooms,
+}
+
+impl Directions {
+    /// As it is configured, or as the limit of open files allows: a flood in one direction leaves the other its part.
+    fn new(config: &Config) -> Result<Self, Error> {
+        let files = outrigger_sys::files::limit().map_err(Error::Files)?;
+        let left = files - RESERVED.min(files / 4);
+        // Both directions accept, and open as many.
+        let part = usize::try_from(left / 4).unwrap_or(usize::MAX);
+        let (inbound, outbound) = (config.inbound.max_connections, config.outbound.max_connections);
+        if inbound.unwrap_or(0).max(outbound.unwrap_or(0)) > part {
+            tracing::warn!(
+                "connections may use up the {files} files that the process may have open: raise that limit, or lower \
+                 …_MAX_CONNECTIONS to {part}"
+            );
+        }
+        Ok(Self {
+            inbound: Rooms::new(inbound.unwrap_or(part)),
+            outbound: Rooms::new(outbound.unwrap_or(part)),
+        })
+    }
+}
+
+impl Directions {
+    /// From now on what ends is cut: whoever is on the other side can't take it for complete.
+    fn cut(&self, end: End) {
+        let [inbound, outbound] = [&self.inbound, &self.outbound].map(|rooms| {
+            rooms.cut();
+            rooms.accepted.taken()
+        });
+        tracing::warn!(
+            inbound,
+            outbound,
+            ?end,
+            "connections are cut that were still open"
+        );
+    }
+}
+
 /// Sockets that listen, and nothing is accepted from yet.
 #[derive(Debug)]
 struct Listeners {
@@ -169,6 +219,9 @@ pub enum Error {
     /// A socket could not be bound.
     #[error("can't listen on {0}: is another proxy running in this pod?")]
     Listen(SocketAddr, #[source] io::Error),
+    /// How many files may be open can't be learnt.
+    #[error("the limit of open files can't be read")]
+    Files(#[source] io::Error),
     /// The identity could not be set up.
     #[error("the identity can't be set up")]
     Identity(#[from] identity::StartError),
@@ -199,11 +252,14 @@ impl App {
         let (drainer, drain) = drain::channel();
 
         let (listeners, addrs) = Listeners::bind(&config, control)?;
+        let rooms = Directions::new(&config)?;
+        connections::register(&mut registry, &rooms.inbound, &rooms.outbound);
         let builder = Builder::new(
             config.outbound.clone(),
             credentials.clone(),
             discovery.clone(),
             outbound_report.clone(),
+            rooms.outbound.opened.clone(),
             control.clone(),
         );
         let outbound = Outbound::new(
@@ -211,6 +267,7 @@ impl App {
             discovery.clone(),
             builder,
             outbound_report,
+            rooms.outbound.clone(),
             drain.clone(),
         );
         let inbound = Inbound::new(
@@ -218,6 +275,7 @@ impl App {
             discovery,
             credentials.clone(),
             inbound_report,
+            rooms.inbound.clone(),
             drain,
         );
         let readiness = Readiness::new();
@@ -244,6 +302,7 @@ impl App {
             original_dst,
             serving,
             drainer,
+            rooms,
             grace_period: config.process.grace_period,
             addrs,
         })
@@ -257,8 +316,10 @@ impl App {
     }
 
     /// Serves from the first certificate on, until `shutdown` resolves or the admin server is asked for the end, and
-    /// everything has drained. The admin server answers at once, and until the process ends.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+    /// everything has drained, or `force` resolves. The admin server answers at once, and until the process ends.
+    ///
+    /// What has not drained goes on until its runtime ends, and is cut then.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>, force: impl Future<Output = ()>) -> End {
         self.control.spawn(serve_admin(
             self.listeners.admin,
             self.admin,
@@ -266,10 +327,10 @@ impl App {
         ));
         let mut shutdown = std::pin::pin!(either(shutdown, &mut self.asked_to_end));
         tokio::select! {
-            () = shutdown.as_mut() => return,
+            () = shutdown.as_mut() => return End::Drained,
             certified = identity::certified(&self.credentials) => if certified.is_err() {
                 // The renewal has died with a panic, which has been logged: nothing can be served.
-                return;
+                return End::Drained;
             },
         }
         let Addrs {
@@ -294,15 +355,35 @@ impl App {
         shutdown.await;
         self.serving.unmet("shutting down");
         drop((self.inbound, self.outbound));
-        drain(self.drainer, self.grace_period).await;
+        let end = drain(self.drainer, self.grace_period, force).await;
+        if end != End::Drained {
+            self.rooms.cut(end);
+        }
+        end
     }
 }
 
+/// How a proxy has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All that was under way has finished, or there was nothing.
+    Drained,
+    /// The grace period was over first.
+    OutOfTime,
+    /// Somebody did not want to wait.
+    Forced,
+}
+
 /// Finishes what runs, within the grace period.
-async fn drain(drainer: Drainer, grace_period: Duration) {
+async fn drain(drainer: Drainer, grace_period: Duration, force: impl Future<Output = ()>) -> End {
     tracing::info!(?grace_period, "Draining");
-    if timeout(grace_period, drainer.drain()).await.is_err() {
-        tracing::warn!("Graceful shutdown did not complete in {grace_period:?}, terminating now");
+    tokio::select! {
+        () = drainer.drain() => End::Drained,
+        () = sleep(grace_period) => {
+            tracing::warn!("Graceful shutdown did not complete in {grace_period:?}, terminating now");
+            End::OutOfTime
+        }
+        () = force => End::Forced,
     }
 }
 

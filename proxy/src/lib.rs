@@ -16,5 +16,6 @@ pub mod inbound;
 pub mod live;
 pub mod net;
 pub mod outbound;
+pub mod room;
 pub mod telemetry;
 pub mod tls;

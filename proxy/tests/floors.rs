@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("live", 0),
     ("cache", 0),
     ("drain", 0),
+    ("room", 0),
 ];
 
 #[test]

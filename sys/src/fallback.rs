@@ -19,13 +19,18 @@ pub fn set_user_timeout(_sock: &impl AsFd, timeout: Option<Duration>) -> io::Res
     }
 }
 
-/// Probes an idle peer after `idle` (whole seconds, at least one); `None` switches keepalive off.
+/// Probes an idle peer after `idle` (whole seconds, at least one); `None`: keepalive with the system's time.
 pub fn set_keepalive(sock: &impl AsFd, idle: Option<Duration>) -> io::Result<()> {
     let sock = SockRef::from(sock);
     match idle {
         Some(idle) => {
             sock.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle.max(Duration::from_secs(1))))
         }
-        None => sock.set_keepalive(false),
+        None => sock.set_keepalive(true),
     }
+}
+
+/// From now on closing the connection resets it (RST).
+pub fn reset_on_close(sock: &impl AsFd) -> io::Result<()> {
+    SockRef::from(sock).set_linger(Some(Duration::ZERO))
 }

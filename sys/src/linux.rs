@@ -36,16 +36,29 @@ pub fn set_user_timeout(sock: &impl AsFd, timeout: Option<Duration>) -> io::Resu
     SockRef::from(sock).set_tcp_user_timeout(timeout)
 }
 
-/// Probes an idle peer after `idle` (whole seconds, at least one); `None` switches keepalive off.
+/// The kernel's own time between probes (tcp(7)).
+const PROBE_INTERVAL: Duration = Duration::from_secs(75);
+
+/// Probes a peer that has been idle for so long (whole seconds, at least one), and again after as long a time, at most
+/// the kernel's 75 s; `None`: keepalive with the system's times.
+///
+/// Without the second the kernel would look at `TCP_USER_TIMEOUT` 75 s after the first probe at the earliest.
 pub fn set_keepalive(sock: &impl AsFd, idle: Option<Duration>) -> io::Result<()> {
     let sock = SockRef::from(sock);
     match idle {
-        // TCP_KEEPIDLE counts in seconds and refuses zero.
         Some(idle) => {
-            sock.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle.max(Duration::from_secs(1))))
+            // TCP_KEEPIDLE and TCP_KEEPINTVL count in seconds and refuse zero.
+            let idle = idle.max(Duration::from_secs(1));
+            let interval = idle.min(PROBE_INTERVAL);
+            sock.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))
         }
-        None => sock.set_keepalive(false),
+        None => sock.set_keepalive(true),
     }
+}
+
+/// From now on closing the connection resets it (RST): the peer can't take what it has got for all there was.
+pub fn reset_on_close(sock: &impl AsFd) -> io::Result<()> {
+    SockRef::from(sock).set_linger(Some(Duration::ZERO))
 }
 
 /// Without any NAT rule the kernel does not even know the option and says ENOPROTOOPT: to a caller that is the same answer.
@@ -113,10 +126,33 @@ mod tests {
         assert_eq!(sock.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
         assert!(sock.keepalive().unwrap());
         assert_eq!(sock.tcp_keepalive_time().unwrap(), Duration::from_secs(1));
+        assert_eq!(sock.tcp_keepalive_interval().unwrap(), Duration::from_secs(1));
         set_user_timeout(&client, None).unwrap();
-        set_keepalive(&client, None).unwrap();
         assert_eq!(sock.tcp_user_timeout().unwrap(), None);
-        assert!(!sock.keepalive().unwrap());
+    }
+
+    #[test]
+    fn keepalive_is_on_without_a_time_of_its_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(!SockRef::from(&client).keepalive().unwrap());
+        set_keepalive(&client, None).unwrap();
+        assert!(SockRef::from(&client).keepalive().unwrap());
+        set_keepalive(&client, Some(Duration::from_secs(200))).unwrap();
+        let interval = SockRef::from(&client).tcp_keepalive_interval().unwrap();
+        assert_eq!(interval, PROBE_INTERVAL);
+    }
+
+    #[test]
+    fn a_reset_is_no_end() {
+        use std::io::Read;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        reset_on_close(&client).unwrap();
+        drop(client);
+        let read = accepted.read(&mut [0]).unwrap_err();
+        assert_eq!(read.kind(), io::ErrorKind::ConnectionReset);
     }
 
     fn in_own_namespace(test: impl FnOnce() + Send + 'static) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::env::Reader;
 use crate::config::http::{self, HeadLimits, Http2Client, Http2Server, Pool};
 use crate::config::socket::{self, Accept, Connect};
-use crate::config::value::{Addresses, Listeners, PortSet};
+use crate::config::value::{Addresses, Listeners, OptionalDuration, PortSet};
 use crate::config::vars;
 
 /// Traffic from the application.
@@ -18,6 +18,10 @@ pub struct Outbound {
     pub accept: Accept,
     /// How connections to other pods are opened.
     pub connect: Connect,
+    /// Connections that may be open, accepted and opened each; `None`: as open files allow.
+    pub max_connections: Option<usize>,
+    /// How long an opaque connection may be silent when one side has ended; `None`: for ever.
+    pub half_closed: Option<Duration>,
     /// How long to wait for the first bytes before calling a connection opaque.
     pub detect_timeout: Duration,
     /// Silence of a client after which the server may be the one that speaks first.
@@ -53,6 +57,10 @@ pub struct Inbound {
     pub accept: Accept,
     /// How connections to the application are opened.
     pub connect: Connect,
+    /// Connections that may be open, accepted and opened each; `None`: as open files allow.
+    pub max_connections: Option<usize>,
+    /// How long an opaque connection may be silent when one side has ended; `None`: for ever.
+    pub half_closed: Option<Duration>,
     /// How long to wait for the first bytes, of TLS and then of the protocol, before calling a connection opaque.
     pub detect_timeout: Duration,
     /// Silence of a client after which the server may be the one that speaks first.
@@ -87,6 +95,8 @@ pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
         listen: listen.map_or_else(|| vec![single], |Listeners(addresses)| addresses),
         accept: socket::outbound_accept(r),
         connect: socket::outbound_connect(r),
+        max_connections: r.optional(&vars::OUTBOUND_MAX_CONNECTIONS),
+        half_closed: half_closed(r),
         detect_timeout: r.read(&vars::OUTBOUND_DETECT_TIMEOUT),
         server_first_after: r.read(&vars::OUTBOUND_SERVER_FIRST_AFTER),
         http_fail_fast: r.read(&vars::OUTBOUND_HTTP_FAILFAST_TIMEOUT),
@@ -111,6 +121,8 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         listen: r.read(&vars::INBOUND_LISTEN_ADDR),
         accept: socket::inbound_accept(r),
         connect: socket::inbound_connect(r),
+        max_connections: r.optional(&vars::INBOUND_MAX_CONNECTIONS),
+        half_closed: half_closed(r),
         detect_timeout: r.read(&vars::INBOUND_DETECT_TIMEOUT),
         server_first_after: r.read(&vars::INBOUND_SERVER_FIRST_AFTER),
         max_in_flight: r.read(&vars::INBOUND_MAX_IN_FLIGHT),
@@ -126,4 +138,9 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         ports: r.read(&vars::INBOUND_PORTS).with(admin_port),
         allowed_ips: r.optional(&vars::INBOUND_IPS).unwrap_or_default(),
     }
+}
+
+fn half_closed(r: &mut Reader<'_>) -> Option<Duration> {
+    let OptionalDuration(timeout) = r.read(&vars::TCP_HALF_CLOSED_TIMEOUT);
+    timeout
 }

@@ -121,6 +121,14 @@ vars! {
         INBOUND_TCP_LISTEN_BACKLOG: u32;
         /// Connections that may wait to be accepted.
         OUTBOUND_TCP_LISTEN_BACKLOG: u32;
+        /// Connections from the mesh that may be open at the same time, and as many to the application; more wait to be
+        /// accepted. Unset: a quarter of the open files that the process may have, without what it needs itself.
+        INBOUND_MAX_CONNECTIONS: usize;
+        /// The same for connections from the application, and for those to other pods.
+        OUTBOUND_MAX_CONNECTIONS: usize;
+        /// How long an opaque connection may be silent when one side has ended. Empty: for ever. Nodes forget such
+        /// connections after an hour too (`--conntrack-tcp-timeout-close-wait` of kube-proxy).
+        TCP_HALF_CLOSED_TIMEOUT: OptionalDuration = "1h";
     }
     section "Detecting protocols and connecting" {
         /// How long to wait for the first bytes of a connection from the mesh before calling it opaque.

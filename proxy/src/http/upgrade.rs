@@ -1,6 +1,8 @@
 //! HTTP/1.1 connections that become something else: `Upgrade` (RFC 9110 §7.8) and `CONNECT` (§9.3.6). Over HTTP/2 a tunnel
 //! is a stream with bodies both ways (RFC 8441), and asks for nothing here.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
@@ -11,6 +13,9 @@ use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::net::copy;
+
+/// How long a tunnel may be silent when one side has ended.
+const HALF_CLOSED: Duration = Duration::from_secs(3600);
 
 /// A request that asks for its connection to become a tunnel.
 #[derive(Debug)]
@@ -74,7 +79,7 @@ async fn tunnel(client: OnUpgrade, server: OnUpgrade, _drain: Drain) {
     match tokio::try_join!(client, server) {
         Ok((client, server)) => {
             let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-            if let Err(error) = copy::both_ways(&mut client, &mut server).await {
+            if let Err(error) = copy::both_ways(&mut client, &mut server, Some(HALF_CLOSED)).await {
                 tracing::debug!(%error, "a tunnel ended early");
             }
         }

@@ -15,7 +15,7 @@ use crate::inbound::tls::in_time;
 use crate::net::detect::tls::Hello;
 use crate::net::detect::{self, Seen};
 use crate::net::header::{self, Decoded, Session, TransportHeader};
-use crate::net::io::{Io, Socket};
+use crate::net::io::Io;
 use crate::net::listen::Accepted;
 use crate::telemetry::labels::TlsAccept;
 use crate::tls::server;
@@ -26,13 +26,12 @@ pub(super) async fn accept(
     accepted: Accepted,
 ) -> Result<Option<(Arrival, Io, Option<Session>)>, Fault> {
     let Accepted {
-        tcp,
+        mut socket,
         peer: client,
         original_dst: local,
     } = accepted;
     let within = inbound.config.detect_timeout;
     let authenticate = || refused("direct connections must be mutually authenticated");
-    let mut socket = Socket::new(tcp);
     let credentials = inbound.credentials.get();
     match detect::client_hello(&mut socket, within).await {
         Err(error) => return Err(Fault::because(Kind::Reset, Side::Client, error)),

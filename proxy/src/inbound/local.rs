@@ -15,6 +15,7 @@ use crate::http::pool::{Pool, Settings};
 use crate::inbound::report::Report;
 use crate::net::connect::Options;
 use crate::net::io::Meter;
+use crate::room::Room;
 use crate::tls::dial::Dial;
 
 /// Pools remembered at the same time.
@@ -36,10 +37,10 @@ pub struct Local {
 
 impl Local {
     /// No connections yet.
-    pub fn new(config: &config::Inbound, report: &Report) -> Self {
+    pub fn new(config: &config::Inbound, report: &Report, room: Arc<Room>) -> Self {
         Self {
             pools: Cache::new(POOL_IDLE, MAX_POOLS),
-            options: Options::from(&config.connect),
+            options: Options::new(&config.connect, room),
             settings: Settings::new(&config.pool, &config.http2_client, config.http_fail_fast),
             meter: report.connected(),
             metrics: report.pools.clone(),
@@ -56,7 +57,7 @@ impl Local {
         Ok(self.pools.get_or(&addr, || {
             let dial = Dial {
                 addr,
-                options: self.options,
+                options: self.options.clone(),
                 peer: None,
                 meter: self.meter.clone(),
             };

@@ -28,16 +28,16 @@ use crate::net::detect::first::{self, First, Heard, Patience};
 use crate::net::detect::http::Preface;
 use crate::net::detect::read::Unread;
 use crate::net::header::Session;
-use crate::net::io::{Io, Socket};
+use crate::net::io::Io;
 use crate::net::listen::{self, Accepted, OriginalDst};
 use crate::telemetry::labels::{NoTls, TlsAccept};
 
 /// Accepts connections from the mesh until draining starts.
 pub async fn serve(inbound: Arc<Inbound>, listener: TcpListener, original_dst: OriginalDst) {
     let drain = inbound.drain.clone();
-    let options = inbound.config.accept.clone();
+    let (options, room) = (inbound.config.accept.clone(), inbound.rooms.accepted.clone());
     let serve = move |accepted| connection(inbound.clone(), accepted);
-    listen::accept_loop(listener, options, original_dst, drain, serve).await;
+    listen::accept_loop(listener, options, room, original_dst, drain, serve).await;
 }
 
 /// One connection, to its end.
@@ -80,13 +80,12 @@ async fn peer_proxy(inbound: &Arc<Inbound>, accepted: Accepted) -> Result<(), Fa
 /// A connection to the application that the kernel redirected here.
 async fn redirected(inbound: &Arc<Inbound>, accepted: Accepted) -> Result<(), Fault> {
     let Accepted {
-        tcp,
+        mut socket,
         peer: client,
         original_dst: dst,
     } = accepted;
     let port = inbound.port(dst.port());
     let policy = port.policy.get();
-    let mut socket = Socket::new(tcp);
     let mut arrival = Arrival {
         client,
         dst,

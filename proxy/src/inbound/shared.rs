@@ -13,6 +13,7 @@ use crate::inbound::local::Local;
 use crate::inbound::port::Port;
 use crate::inbound::report::Report;
 use crate::live::Live;
+use crate::room::Rooms;
 use crate::tls::Credentials;
 
 /// Ports whose policies are remembered at the same time: all there are.
@@ -30,6 +31,7 @@ pub struct Inbound {
     pub(crate) local: Local,
     pub(crate) limit: Limit,
     pub(crate) report: Report,
+    pub(crate) rooms: Rooms,
     pub(crate) drain: Drain,
 }
 
@@ -40,6 +42,7 @@ impl Inbound {
         discovery: Discovery,
         credentials: Live<Credentials>,
         report: Report,
+        rooms: Rooms,
         drain: Drain,
     ) -> Arc<Self> {
         let ports = Cache::new(config.discovery_idle, MAX_PORTS);
@@ -51,12 +54,13 @@ impl Inbound {
         Arc::new(Self {
             _eager: eager,
             ports,
-            local: Local::new(&config, &report),
+            local: Local::new(&config, &report, rooms.opened.clone()),
             limit: Limit::new(config.max_in_flight),
             config,
             discovery,
             credentials,
             report,
+            rooms,
             drain,
         })
     }

@@ -44,13 +44,17 @@ pub(super) async fn join(
         Err(Deny) => return Err(refused(inbound, &arrival)),
     }
     tokio::select! {
-        copied = copy::both_ways(&mut io, &mut app) => {
+        copied = copy::both_ways(&mut io, &mut app, inbound.config.half_closed) => {
             if let Err(error) = copied {
                 tracing::debug!(%error, "a connection to the application ended early");
+                io.cut();
+                app.cut();
             }
             Ok(())
         }
         revoked = revoked(&mut policy, &arrival) => {
+            io.cut();
+            app.cut();
             inbound.report.tcp_terminated(&arrival, &revoked);
             Err(denied(&revoked))
         }

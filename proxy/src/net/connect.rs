@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -9,9 +10,10 @@ use tokio::net::TcpStream;
 use crate::config;
 use crate::error::{Fault, Kind, Side};
 use crate::net::io::Socket;
+use crate::room::Room;
 
 /// How connections are opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// For TCP, TLS handshake and transport header together.
     pub timeout: Duration,
@@ -19,20 +21,38 @@ pub struct Options {
     pub keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT`.
     pub user_timeout: Option<Duration>,
+    /// Where they have to find a place.
+    pub room: Arc<Room>,
 }
 
-impl From<&config::Connect> for Options {
-    fn from(connect: &config::Connect) -> Self {
+impl Options {
+    /// Connections as they are configured, with room for as many as `room` has.
+    pub fn new(connect: &config::Connect, room: Arc<Room>) -> Self {
         Self {
             timeout: connect.timeout,
             keepalive: connect.keepalive,
             user_timeout: connect.user_timeout,
+            room,
         }
     }
 }
 
-/// Connects.
-pub async fn tcp(addr: SocketAddr, options: &Options) -> io::Result<Socket> {
+/// Connects, if there is room.
+pub async fn tcp(addr: SocketAddr, options: &Options) -> Result<Socket, Fault> {
+    let Some(place) = options.room.enter() else {
+        let text = format!(
+            "{} connections are open, the most there may be",
+            options.room.limit()
+        );
+        return Err(Fault::because(Kind::Overloaded, Side::Proxy, text));
+    };
+    let socket = open(addr, options)
+        .await
+        .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))?;
+    Ok(socket.in_place(Some(place)))
+}
+
+async fn open(addr: SocketAddr, options: &Options) -> io::Result<Socket> {
     let tcp = TcpStream::connect(addr).await?;
     tcp.set_nodelay(true)?;
     outrigger_sys::set_keepalive(&tcp, options.keepalive)?;

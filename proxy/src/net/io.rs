@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
+use crate::room::Place;
+
 /// Bytes up to which a head and a body are copied together: one `send` costs the kernel less than one `writev`.
 const SMALL_WRITE: usize = 1_024;
 
@@ -19,6 +21,7 @@ const SMALL_WRITE: usize = 1_024;
 pub struct Socket {
     tcp: TcpStream,
     prefix: Bytes,
+    place: Option<Place>,
 }
 
 /// Whatever bytes are exchanged over. An enum, so that no call is dynamic.
@@ -71,6 +74,21 @@ impl Socket {
         Self {
             tcp,
             prefix: Bytes::new(),
+            place: None,
+        }
+    }
+
+    /// Gives back its place when it is closed.
+    #[must_use]
+    pub fn in_place(mut self, place: Option<Place>) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// From now on it ends by being cut (RST) and not closed.
+    fn cut(&self) {
+        if let Err(error) = outrigger_sys::reset_on_close(&self.tcp) {
+            tracing::debug!(%error, "a connection is closed that was to be cut");
         }
     }
 
@@ -82,6 +100,14 @@ impl Socket {
     /// The TCP connection itself.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.place.as_ref().is_some_and(Place::is_cut) {
+            self.cut();
+        }
     }
 }
 
@@ -132,6 +158,17 @@ impl Io {
     /// Tells from now on whether the peer is heard from.
     pub fn activity(&mut self) -> Activity {
         self.activity.get_or_insert_default().clone()
+    }
+
+    /// Ends the connection so that the peer can't take what it has got for all there was: by a reset (RST), and by no
+    /// farewell in TLS (RFC 8446 §6.1).
+    pub fn cut(self) {
+        match &self.stream {
+            Stream::Plain(socket) => socket.cut(),
+            Stream::Server(tls) => tls.get_ref().0.cut(),
+            Stream::Client(tls) => tls.get_ref().0.cut(),
+            Stream::Pipe(_) => {}
+        }
     }
 
     fn over(stream: Stream) -> Self {

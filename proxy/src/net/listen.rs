@@ -3,19 +3,23 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use crate::config::Accept;
 use crate::drain::Drain;
+use crate::net::io::Socket;
+use crate::room::{Place, Room};
 
 /// A connection as it was accepted.
 #[derive(Debug)]
 pub struct Accepted {
     /// The connection.
-    pub tcp: TcpStream,
+    pub socket: Socket,
     /// Who connected (an IPv4-mapped IPv6 address is shown as IPv4).
     pub peer: SocketAddr,
     /// Where they meant to connect, before redirection.
@@ -48,6 +52,8 @@ const BACKLOG: u32 = 4096;
 
 /// How long nothing is accepted after the system could not give a connection.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often the log says that connections have to wait.
+const REPEAT: Duration = Duration::from_secs(60);
 
 /// Binds a listening socket.
 pub fn bind(addr: SocketAddr, options: &Accept) -> io::Result<TcpListener> {
@@ -64,10 +70,12 @@ pub fn bind(addr: SocketAddr, options: &Accept) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until draining starts, and spawns `serve` for each connection.
+/// Accepts until draining starts, and spawns `serve` for each connection. Without room, connections wait in the queue
+/// of the kernel.
 pub async fn accept_loop<F, S>(
     listener: TcpListener,
     options: Accept,
+    room: Arc<Room>,
     original_dst: OriginalDst,
     mut drain: Drain,
     serve: S,
@@ -75,25 +83,71 @@ pub async fn accept_loop<F, S>(
     S: Fn(Accepted) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
+    let (mut full, mut starved) = (Seldom::default(), Seldom::default());
+    let serve = |accepted: io::Result<(TcpStream, SocketAddr)>| {
+        let (tcp, peer) = accepted?;
+        match prepare(tcp, peer, room.admit(), &options, &original_dst) {
+            Ok(accepted) => drop(tokio::spawn(serve(accepted))),
+            Err(error) => tracing::warn!(%error, "dropped a connection that can't be served"),
+        }
+        Ok::<_, io::Error>(())
+    };
     loop {
         let accepted = tokio::select! {
             biased;
-            () = drain.started() => return,
-            accepted = listener.accept() => accepted,
+            () = drain.started() => break,
+            accepted = accept(&listener, &room, &mut full) => accepted,
         };
-        let (tcp, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if is_of_connection(&error) => continue,
-            Err(error) => {
-                tracing::error!(%error, "can't accept: raise the limits of open files and of memory");
+        match serve(accepted) {
+            Err(error) if !is_of_connection(&error) => {
+                room.starve();
+                starved.say(
+                    || tracing::error!(%error, "can't accept: raise the limits of open files and of memory"),
+                );
                 // Accepting again at once would only spin.
                 tokio::time::sleep(PAUSE).await;
-                continue;
             }
-        };
-        match prepare(tcp, peer, &options, &original_dst) {
-            Ok(accepted) => drop(tokio::spawn(serve(accepted))),
-            Err(error) => tracing::warn!(%error, "dropped a connection that can't be served"),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    // To those that the kernel has taken in already, closing the listener would be a reset.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    for _ in 0..BACKLOG {
+        let accepted = listener.accept().and_then(unblocked);
+        if serve(accepted).is_err() {
+            return;
+        }
+    }
+}
+
+fn unblocked((tcp, peer): (std::net::TcpStream, SocketAddr)) -> io::Result<(TcpStream, SocketAddr)> {
+    tcp.set_nonblocking(true)?;
+    Ok((TcpStream::from_std(tcp)?, peer))
+}
+
+/// The next connection, once there is room for it.
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Room>,
+    full: &mut Seldom,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let limit = room.limit();
+    let on_full = || tracing::warn!(limit, "no room for more connections: they wait to be accepted");
+    room.vacancy(|| full.say(on_full)).await;
+    listener.accept().await
+}
+
+/// Says something at most once a minute.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn say(&mut self, what: impl FnOnce()) {
+        if self.0.is_none_or(|last| last.elapsed() >= REPEAT) {
+            self.0 = Some(Instant::now());
+            what();
         }
     }
 }
@@ -101,6 +155,7 @@ pub async fn accept_loop<F, S>(
 fn prepare(
     tcp: TcpStream,
     peer: SocketAddr,
+    place: Place,
     options: &Accept,
     original_dst: &OriginalDst,
 ) -> io::Result<Accepted> {
@@ -109,7 +164,7 @@ fn prepare(
     outrigger_sys::set_user_timeout(&tcp, options.user_timeout)?;
     let original_dst = canonical(original_dst.of(&tcp)?);
     Ok(Accepted {
-        tcp,
+        socket: Socket::new(tcp).in_place(Some(place)),
         peer: canonical(peer),
         original_dst,
     })

@@ -27,19 +27,19 @@ use crate::outbound::shared::Outbound;
 /// Accepts connections from the application until draining starts.
 pub async fn serve(outbound: Arc<Outbound>, listener: TcpListener, original_dst: OriginalDst) {
     let drain = outbound.drain.clone();
-    let options = outbound.config.accept.clone();
+    let (options, room) = (outbound.config.accept.clone(), outbound.rooms.accepted.clone());
     let serve = move |accepted| connection(outbound.clone(), accepted);
-    listen::accept_loop(listener, options, original_dst, drain, serve).await;
+    listen::accept_loop(listener, options, room, original_dst, drain, serve).await;
 }
 
 /// One connection, to its end.
 async fn connection(outbound: Arc<Outbound>, accepted: Accepted) {
     let Accepted {
-        tcp,
+        socket,
         peer,
         original_dst,
     } = accepted;
-    if let Err(fault) = dispatch(&outbound, Socket::new(tcp), original_dst).await {
+    if let Err(fault) = dispatch(&outbound, socket, original_dst).await {
         outbound.report.tcp_error(original_dst, &fault);
         let reason = fault.kind.answer().reason;
         tracing::info!(client.addr = %peer, dst = %original_dst, reason, error = %error::chain(&fault), "Connection closed");
@@ -55,14 +55,14 @@ async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> 
     let router = target.router();
     outbound.report.protocol(router.protocol.label(), &router.parent);
     if let Protocol::Tls(routes) = &router.protocol {
-        return tcp::tls(socket, target.accepted(), routes, outbound.config.detect_timeout).await;
+        return tcp::tls(socket, target.accepted(), routes, &outbound.config).await;
     }
     let io = Io::plain(socket).metered(target.accepted());
     match &router.protocol {
         Protocol::Http1(_) => http1(outbound, target, io).await,
         Protocol::Http2(_) => http2(outbound, target, io).await,
         Protocol::Detect { opaque, .. } => detect(outbound, target.clone(), io, opaque).await,
-        Protocol::Opaque(route) => tcp::opaque(io, route).await,
+        Protocol::Opaque(route) => tcp::opaque(io, route, &outbound.config).await,
         Protocol::Tls(_) => Ok(()),
         Protocol::Invalid(why) => Err(Fault::because(Kind::Policy, Side::Control, why.to_string())),
     }
@@ -106,12 +106,14 @@ async fn detect(
             http2(outbound, target, io).await
         }
         // The policy may have changed while nobody spoke.
-        First::Client(_, None) | First::Nobody(None) => tcp::opaque(io, target.router().opaque()?).await,
+        First::Client(_, None) | First::Nobody(None) => {
+            tcp::opaque(io, target.router().opaque()?, &outbound.config).await
+        }
         First::Client(_, Some((server, picked)))
         | First::Nobody(Some((server, picked)))
         | First::Server(server, picked) => {
             target.router().opaque()?.balancer()?;
-            Box::pin(tcp::join(io, server, picked)).await
+            Box::pin(tcp::join(io, server, picked, &outbound.config)).await
         }
         First::Ended => Ok(()),
     }

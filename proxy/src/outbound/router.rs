@@ -31,6 +31,7 @@ use crate::net::connect::Options;
 use crate::net::detect::first::Hint;
 use crate::net::io::Meter;
 use crate::outbound::report::{Reached, Report};
+use crate::room::Room;
 use crate::tls::Credentials;
 use crate::tls::dial::{Dial, Peer, Target as HeaderTarget};
 
@@ -116,6 +117,7 @@ type Backend = Result<Arc<Balancer>, Unsupported>;
 #[derive(Debug)]
 pub struct Builder {
     config: config::Outbound,
+    options: Options,
     credentials: Live<Credentials>,
     discovery: Discovery,
     report: Report,
@@ -276,10 +278,12 @@ impl Builder {
         credentials: Live<Credentials>,
         discovery: Discovery,
         report: Report,
+        room: Arc<Room>,
         control: Handle,
     ) -> Arc<Self> {
         let idle = config.discovery_idle;
         Arc::new(Self {
+            options: Options::new(&config.connect, room),
             balancers: Cache::new(idle, MAX_BACKENDS),
             forwards: Cache::new(idle, MAX_BACKENDS),
             config,
@@ -409,7 +413,7 @@ impl Builder {
         let config = &self.config;
         let dial = Dial {
             addr,
-            options: Options::from(&config.connect),
+            options: self.options.clone(),
             peer,
             meter,
         };

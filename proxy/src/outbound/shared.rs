@@ -12,6 +12,7 @@ use crate::drain::Drain;
 use crate::exchange::Limit;
 use crate::outbound::report::Report;
 use crate::outbound::router::{Builder, Target};
+use crate::room::Rooms;
 
 /// Destinations remembered at the same time; more are served, and looked up each time.
 const MAX_TARGETS: usize = 10_000;
@@ -25,6 +26,7 @@ pub struct Outbound {
     pub(crate) targets: Cache<SocketAddr, Target, DiscoveryError>,
     pub(crate) limit: Limit,
     pub(crate) report: Report,
+    pub(crate) rooms: Rooms,
     pub(crate) drain: Drain,
 }
 
@@ -35,6 +37,7 @@ impl Outbound {
         discovery: Discovery,
         builder: Arc<Builder>,
         report: Report,
+        rooms: Rooms,
         drain: Drain,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -44,6 +47,7 @@ impl Outbound {
             discovery,
             builder,
             report,
+            rooms,
             drain,
         })
     }

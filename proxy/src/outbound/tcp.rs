@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::balance::Balancer;
 use crate::balance::endpoint::Picked;
+use crate::config;
 use crate::error::{Fault, Kind, Side};
 use crate::net::copy;
 use crate::net::detect::tls::Hello;
@@ -19,10 +20,10 @@ use crate::outbound::router::Opaque;
 const MAX_ENDPOINTS: usize = 3;
 
 /// Passes a connection's bytes on by an opaque route.
-pub(super) async fn opaque(io: Io, route: &Opaque) -> Result<(), Fault> {
+pub(super) async fn opaque(io: Io, route: &Opaque, config: &config::Outbound) -> Result<(), Fault> {
     let (server, picked) = dial(route).await?;
     // Boxed, so that connections of HTTP keep no room for it.
-    Box::pin(join(io, server, picked)).await
+    Box::pin(join(io, server, picked, config)).await
 }
 
 /// Opens a connection to where an opaque route leads.
@@ -31,9 +32,16 @@ pub(super) async fn dial(route: &Opaque) -> Result<(Io, Picked), Fault> {
 }
 
 /// Passes bytes on between two connections. The endpoint carries them as load until they end.
-pub(super) async fn join(mut io: Io, mut server: Io, _picked: Picked) -> Result<(), Fault> {
-    if let Err(error) = copy::both_ways(&mut io, &mut server).await {
+pub(super) async fn join(
+    mut io: Io,
+    mut server: Io,
+    _picked: Picked,
+    config: &config::Outbound,
+) -> Result<(), Fault> {
+    if let Err(error) = copy::both_ways(&mut io, &mut server, config.half_closed).await {
         tracing::debug!(%error, "an opaque connection ended early");
+        io.cut();
+        server.cut();
     }
     Ok(())
 }
@@ -43,10 +51,10 @@ pub(super) async fn tls(
     mut socket: Socket,
     meter: Arc<dyn Meter>,
     routes: &[TlsRoute<Opaque>],
-    within: Duration,
+    config: &config::Outbound,
 ) -> Result<(), Fault> {
     let no_route = |text: &str| Err(Fault::because(Kind::NoRoute, Side::Client, text.to_owned()));
-    let seen = detect::client_hello(&mut socket, within).await;
+    let seen = detect::client_hello(&mut socket, config.detect_timeout).await;
     let sni = match seen.map_err(|error| Fault::because(Kind::Reset, Side::Client, error))? {
         Seen::Decided(Hello::Tls { sni: Some(sni) }) => sni,
         Seen::Decided(_) => return no_route("Could not find SNI"),
@@ -54,7 +62,7 @@ pub(super) async fn tls(
         Seen::Ended => return Ok(()),
     };
     match find_tls(routes, sni.as_str()) {
-        Some(found) => opaque(Io::plain(socket).metered(meter), &found.route).await,
+        Some(found) => opaque(Io::plain(socket).metered(meter), &found.route, config).await,
         None => no_route(&format!("no TLS route takes {sni}")),
     }
 }
@@ -68,6 +76,7 @@ async fn connect(balancer: &Balancer, fail_fast: Duration) -> Result<(Io, Picked
                 picked.answered(Instant::now());
                 return Ok((io, picked));
             }
+            Err(fault) if fault.side == Side::Proxy => return Err(fault),
             Err(fault) => {
                 picked.endpoint().unreachable();
                 if tried == MAX_ENDPOINTS || !balancer.is_ready() {

@@ -12,6 +12,7 @@
 //! | [`process`], [`runtime`] | the process itself, and the threads that carry traffic |
 //! | [`log`] | the log filter and the two line formats |
 
+pub mod connections;
 pub mod handles;
 pub mod http;
 pub mod labels;

@@ -62,9 +62,7 @@ impl Dial {
     }
 
     async fn steps(&self, session: Option<Session>) -> Result<Io, Fault> {
-        let socket = connect::tcp(self.addr, &self.options)
-            .await
-            .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))?;
+        let socket = connect::tcp(self.addr, &self.options).await?;
         match &self.peer {
             None => Ok(Io::plain(socket)),
             Some(peer) => secure(socket, peer, session).await,

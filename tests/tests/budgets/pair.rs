@@ -135,7 +135,7 @@ impl Proxy {
                 let listen = app.addrs.outbound[0];
                 let traffic = Handle::current();
                 started.send(Self { traffic, listen }).unwrap();
-                app.run(std::future::pending()).await;
+                app.run(std::future::pending(), std::future::pending()).await;
             });
         };
         thread::Builder::new().name(name.to_owned()).spawn(run).unwrap();

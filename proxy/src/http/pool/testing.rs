@@ -12,6 +12,7 @@ use crate::http::pool::metrics::{Metrics, PoolMetrics};
 use crate::http::pool::{Pool, Settings};
 use crate::net::connect::Options;
 use crate::net::io::testing::Unmetered;
+use crate::room::Room;
 use crate::telemetry::Registry;
 use crate::telemetry::labels::Direction;
 use crate::tls::dial::Dial;
@@ -35,6 +36,7 @@ pub(crate) fn dial(addr: SocketAddr, timeout: Duration) -> Dial {
             timeout,
             keepalive: None,
             user_timeout: None,
+            room: Room::new(1_000),
         },
         peer: None,
         meter: Arc::new(Unmetered),
