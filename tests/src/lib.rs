@@ -9,7 +9,8 @@
 //! | [`manifest`] | Kubernetes manifests |
 //! | [`recorder`] | an application that records every byte |
 //! | [`h2raw`] | HTTP/2 as nobody should speak it |
-//! | [`http`], [`load`], [`tls`], [`metrics`], [`capture`] | what tests say and read on the wire |
+//! | [`crowd`] | many connections at the same time |
+//! | [`http`], [`load`], [`tls`], [`metrics`], [`capture`], [`sockets`] | what tests say and read on the wire |
 //! | [`wait`] | waiting for a condition |
 //!
 //! Everything here needs root, and panics with a reason when what it is asked for does not happen. Nothing has a name
@@ -18,6 +19,7 @@
 
 pub mod app;
 pub mod capture;
+pub mod crowd;
 mod dns;
 pub mod h2raw;
 pub mod http;
@@ -28,5 +30,6 @@ pub mod metrics;
 pub mod pod;
 pub mod process;
 pub mod recorder;
+pub mod sockets;
 pub mod tls;
 pub mod wait;

@@ -44,6 +44,7 @@ pub struct Plan<'a> {
     ports: Vec<u16>,
     annotations: Vec<(String, String)>,
     env: Vec<(&'static str, String)>,
+    files: Option<u32>,
 }
 
 /// A pod with a proxy.
@@ -195,6 +196,7 @@ impl Mesh {
             ports: Vec::new(),
             annotations: Vec::new(),
             env: Vec::new(),
+            files: None,
         }
     }
 
@@ -295,6 +297,12 @@ impl Plan<'_> {
         self
     }
 
+    /// With so few files that its proxy may have open.
+    pub fn files(mut self, limit: u32) -> Self {
+        self.files = Some(limit);
+        self
+    }
+
     /// Makes the pod without a proxy, and tells the control plane about it.
     pub fn unmeshed(self) -> Pod {
         let pod = self.namespaces();
@@ -365,7 +373,10 @@ impl Plan<'_> {
         pod.file("token", self.mesh.token(&self.namespace, &self.account));
         let program = format!("{PROGRAMS}/outrigger-proxy");
         let env = self.environment(&pod);
-        let proxy = pod.start("proxy", PROXY_USER, &[&program], &env);
+        let limit = self.files.map(|files| format!("--nofile={files}:{files}"));
+        let limited = limit.iter().flat_map(|limit| ["prlimit", limit]);
+        let argv: Vec<_> = limited.chain([&*program]).collect();
+        let proxy = pod.start("proxy", PROXY_USER, &argv, &env);
         Meshed {
             identity: self.identity(),
             pod,

@@ -97,6 +97,27 @@ impl Process {
         kill(self.pid_t(), Signal::SIGTERM).unwrap();
     }
 
+    /// Does something while the program stands still.
+    pub fn while_stopped<T>(&self, what: impl FnOnce() -> T) -> T {
+        kill(self.pid_t(), Signal::SIGSTOP).unwrap();
+        let stat = format!("/proc/{}/stat", self.pid());
+        wait::until("the program stands still", || {
+            let stat = fs::read_to_string(&stat).unwrap();
+            stat.rsplit(") ").next()?.starts_with('T').then_some(())
+        });
+        let done = what();
+        kill(self.pid_t(), Signal::SIGCONT).unwrap();
+        done
+    }
+
+    /// Its anonymous memory, in bytes: what it has asked for and touched.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = anonymous.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
+        kib.expect("Linux tells anonymous memory in KiB") * 1024
+    }
+
     /// Waits until it has ended by itself.
     pub fn ended(&mut self) -> ExitStatus {
         let name = self.name.clone();
