@@ -97,15 +97,20 @@ impl Process {
         kill(self.pid_t(), Signal::SIGTERM).unwrap();
     }
 
+    /// Sends SIGKILL, and goes on: it ends as a crash would end it.
+    pub fn crash(&self) {
+        kill(self.pid_t(), Signal::SIGKILL).unwrap();
+    }
+
     /// Does something while the program stands still.
-    pub fn while_stopped<T>(&self, what: impl FnOnce() -> T) -> T {
+    pub fn while_stopped<T>(&self, what: impl FnOnce(&Self) -> T) -> T {
         kill(self.pid_t(), Signal::SIGSTOP).unwrap();
         let stat = format!("/proc/{}/stat", self.pid());
         wait::until("the program stands still", || {
             let stat = fs::read_to_string(&stat).unwrap();
             stat.rsplit(") ").next()?.starts_with('T').then_some(())
         });
-        let done = what();
+        let done = what(self);
         kill(self.pid_t(), Signal::SIGCONT).unwrap();
         done
     }

@@ -3,6 +3,7 @@
 
 mod control_plane;
 mod differential;
+mod drain;
 mod h2_abuse;
 mod hostile;
 mod http1;
@@ -11,4 +12,6 @@ mod lifecycle;
 mod pools;
 mod refusals;
 mod seen;
+mod slow;
+mod soak;
 mod traffic;
