@@ -36,8 +36,10 @@ struct Kept {
     room: Arc<Room>,
 }
 
-/// The families, and where their values come from.
-const FAMILIES: [(&str, Kind, &str, fn(&Room) -> u64); 4] = [
+/// A family's name, kind and help, and where its values come from.
+type Row = (&'static str, Kind, &'static str, fn(&Room) -> u64);
+
+const FAMILIES: [Row; 4] = [
     (
         "outrigger_connections",
         Kind::Gauge,
