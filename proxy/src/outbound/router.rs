@@ -34,6 +34,7 @@ use crate::outbound::report::{Reached, Report};
 use crate::room::Room;
 use crate::tls::Credentials;
 use crate::tls::dial::{Dial, Peer, Target as HeaderTarget};
+use crate::tls::turns::Turns;
 
 /// Backends remembered at the same time, each with its balancer.
 const MAX_BACKENDS: usize = 10_000;
@@ -449,6 +450,7 @@ impl Builder {
             credentials: self.credentials.clone(),
             tls,
             header,
+            turns: Turns::new(),
         })
     }
 }

@@ -17,6 +17,7 @@ use crate::net::io::{Io, Meter, Socket};
 use crate::tls::client;
 use crate::tls::credentials::Credentials;
 use crate::tls::error::Error;
+use crate::tls::turns::Turns;
 
 /// How one address is dialled.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Peer {
     pub tls: EndpointTls,
     /// Where the peer is to send the connection, if it takes a transport header.
     pub header: Option<Target>,
+    /// Handshakes wait for their turn.
+    pub turns: Arc<Turns>,
 }
 
 /// What a transport header says besides the session.
@@ -57,8 +60,18 @@ impl Dial {
     /// Opens a connection. `session` is what will be spoken on it, `None` for bytes.
     pub async fn connect(&self, session: Option<Session>) -> Result<Io, Fault> {
         // Boxed, since a handshake is large and soon over: whoever waits for it may live long, and is small so.
-        let io = connect::in_time(&self.options, Box::pin(self.steps(session))).await?;
+        let io = Box::pin(self.in_turn(session)).await?;
         Ok(io.metered(self.meter.clone()))
+    }
+
+    async fn in_turn(&self, session: Option<Session>) -> Result<Io, Fault> {
+        let Some(peer) = &self.peer else {
+            return connect::in_time(&self.options, self.steps(session)).await;
+        };
+        let turn = peer.turns.take(self.options.timeout).await?;
+        let connected = connect::in_time(&self.options, self.steps(session)).await;
+        turn.ended(&connected);
+        connected
     }
 
     async fn steps(&self, session: Option<Session>) -> Result<Io, Fault> {

@@ -14,6 +14,7 @@ pub mod server;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 mod verify;
 
 pub use self::anchors::TrustAnchors;

@@ -5,6 +5,7 @@ use outrigger_e2e::mesh::{Mesh, Meshed};
 use outrigger_e2e::metrics::Metrics;
 use outrigger_e2e::pod::Pod;
 use outrigger_e2e::{app, wait};
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
@@ -113,27 +114,34 @@ fn an_http2_client_is_told_which_stream_was_the_last() {
     let (mesh, server, client, _web) = pair(&[]);
     mesh.service("web2", 80, &[(&server, 8081)]);
     let nginx = app::nginx(&server);
-    let pod = client.pod();
-    let request = nginx.while_stopped(|_| {
-        let request = thread::spawn(move || pod.sh("nghttp -v http://web2/"));
+    // Line by line, to see what has come so far.
+    let argv = ["stdbuf", "-oL", "nghttp", "-v", "http://web2/"];
+    let mut request = nginx.while_stopped(|_| {
+        let mut request = client.start("nghttp", "root", &argv, &[]);
         wait::until("the request is in flight", || {
             (Metrics::of(&client).sum("request_total", &[("direction", "outbound")]) == 1.0).then_some(())
         });
         terminate(&client);
+        let log = request.log_file().to_owned();
+        request.until("it has heard of the end twice", || {
+            let seen = fs::read_to_string(&log).unwrap();
+            (seen.matches("recv GOAWAY frame").count() == 2).then_some(())
+        });
         request
     });
-    let seen = request.join().unwrap();
+    assert_eq!(request.ended().code(), Some(0));
     assert_eq!(client.proxy().ended().code(), Some(0));
-    let goaways: Vec<_> = seen
-        .lines()
-        .skip_while(|line| !line.contains("recv GOAWAY frame"))
-        .filter(|line| line.contains("last_stream_id="))
-        .collect();
+    let seen = request.log();
     assert!(seen.contains(":status: 200"), "{seen}");
-    assert!(goaways.iter().all(|line| line.contains("NO_ERROR")), "{seen}");
-    // First that there will be an end, then which stream was the last (RFC 9113 §6.8).
+    // First that there will be an end, then which stream was the last (RFC 9113 §6.8): 13 is nghttp's first.
+    let received = seen.lines().skip_while(|line| !line.contains("recv GOAWAY"));
+    let last: Vec<_> = received.filter(|line| line.contains("last_stream_id=")).collect();
     assert!(
-        goaways.len() == 2 && goaways[0].contains("last_stream_id=2147483647"),
+        last[0].contains("last_stream_id=2147483647, error_code=NO_ERROR"),
+        "{seen}"
+    );
+    assert!(
+        last[1].contains("last_stream_id=13, error_code=NO_ERROR"),
         "{seen}"
     );
 }
