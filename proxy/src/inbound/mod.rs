@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     /// Bytes of the future: every connection keeps it; what is large and rare, or large and long, is boxed.
-    const CONNECTION: usize = 2_300; // measured: 2,136
+    const CONNECTION: usize = 2_450; // measured: 2,336
     /// Bytes of the future: HTTP/2 allocates it for each request, HTTP/1 keeps it with the connection.
     const REQUEST: usize = 1_500; // measured: 1,408
 
