@@ -121,6 +121,7 @@ pub fn http1_gate(bytes: &[u8]) {
         max_fields: 8,
         timeout: None,
         half_closed: Duration::ZERO,
+        drain_idle: Duration::ZERO,
     };
     let run = |size: usize| {
         let (mut gate, mut passed, mut end) = (Gate::new(LIMITS), 0, 0);

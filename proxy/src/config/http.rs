@@ -27,6 +27,8 @@ pub struct HeadLimits {
     pub timeout: Option<Duration>,
     /// How long an HTTP/1 client that has said all may wait for an answer before it is taken to have gone.
     pub half_closed: Duration,
+    /// How long an HTTP/1 connection stays open that is idle when a drain has begun.
+    pub drain_idle: Duration,
 }
 
 /// HTTP/2 on connections that the proxy opens.
@@ -101,6 +103,10 @@ pub(in crate::config) fn head_limits(r: &mut Reader<'_>) -> HeadLimits {
         max_fields: r.read(&vars::HTTP_MAX_HEADERS),
         timeout: r.read(&vars::HTTP1_HEAD_TIMEOUT).0,
         half_closed: r.read(&vars::HTTP1_HALF_CLOSE_TIMEOUT),
+        // Whoever is idle must not use the grace period up.
+        drain_idle: r
+            .read(&vars::HTTP1_DRAIN_IDLE_TIMEOUT)
+            .min(r.read(&vars::SHUTDOWN_GRACE_PERIOD) / 2),
     }
 }
 

@@ -187,6 +187,10 @@ vars! {
         /// How long an HTTP/1 client that has closed its side of the connection may wait for an answer, or for more of it,
         /// before it is taken to have gone and its request is cancelled. `0` cancels at once.
         HTTP1_HALF_CLOSE_TIMEOUT: Duration = "2s";
+        /// How long an HTTP/1 connection without a request stays open during a drain: a request that is on its way is
+        /// answered, and told that its connection closes. At most half of the grace period; `0` closes at once, as Linkerd's
+        /// proxy does.
+        HTTP1_DRAIN_IDLE_TIMEOUT: Duration = "3s";
         /// Idle HTTP/1 connections kept to one port of the application. Linkerd's name lacks the `INBOUND_`; both are read.
         INBOUND_MAX_IDLE_CONNS_PER_ENDPOINT also "LINKERD2_PROXY_MAX_IDLE_CONNS_PER_ENDPOINT": usize = "10000";
         /// Idle HTTP/1 connections kept to one endpoint.

@@ -73,6 +73,7 @@ mod tests {
         max_fields: 100,
         timeout: None,
         half_closed: std::time::Duration::ZERO,
+        drain_idle: std::time::Duration::ZERO,
     };
 
     fn request(method: &str, target: &str, version: Version, hosts: &[&'static str]) -> Request<()> {

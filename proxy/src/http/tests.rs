@@ -35,6 +35,7 @@ const IMPATIENT: HeadLimits = HeadLimits {
     max_fields: 100,
     timeout: None,
     half_closed: Duration::ZERO,
+    drain_idle: Duration::ZERO,
 };
 
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! What a connection's guard and its service tell each other: which request is refused, and which answers have ended.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -25,6 +25,8 @@ pub struct Ledger {
     /// The last request that was answered with a tunnel, and with anything else.
     tunnel: AtomicU64,
     answered: AtomicU64,
+    /// Every answer is to be the connection's last.
+    draining: AtomicBool,
 }
 
 /// A request's place in the ledger.
@@ -62,6 +64,16 @@ impl Ledger {
         (self.answered.load(Ordering::Acquire) >= number).then_some(false)
     }
 
+    /// From now on an answer is the connection's last, and says so.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether every request that has begun has been answered to the end.
+    pub fn is_idle(&self) -> bool {
+        self.begun.load(Ordering::Acquire) == self.ended()
+    }
+
     /// Requests whose answers have been handed to hyper to the end.
     pub fn ended(&self) -> u64 {
         self.ended.load(Ordering::Acquire)
@@ -89,7 +101,7 @@ impl Turn {
     }
 
     /// Enters the answer. After one to refused bytes, or where nobody can tell a tunnel's bytes from a request, the
-    /// connection ends.
+    /// connection ends; after any during a drain.
     pub fn answered<B>(self, mut response: Response<B>) -> Response<Entered<B>> {
         let Self {
             ledger,
@@ -104,7 +116,8 @@ impl Turn {
                 .refused
                 .get()
                 .is_some_and(|(refused, _)| *refused == number);
-            if refused || connect || ledger.hasty.load(Ordering::Acquire) == number {
+            let hasty = ledger.hasty.load(Ordering::Acquire) == number;
+            if refused || connect || hasty || ledger.draining.load(Ordering::Acquire) {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }

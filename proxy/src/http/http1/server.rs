@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::TryFutureExt;
 use http::{Request, Response};
@@ -9,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::time::sleep;
 
 use crate::config::HeadLimits;
 use crate::drain::Drain;
@@ -27,6 +29,10 @@ const MIN_BUFFER: usize = 400 << 10;
 
 /// Serves until the client goes, an error, or the drain's end.
 ///
+/// During a drain every answer says that its connection closes. One without a request stays open for a while: to close it
+/// at once would fail a request that is on its way, of which the client can't tell whether it was processed (RFC 9112
+/// §9.3.1).
+///
 /// A request that stands for refused bytes carries the [`Refusal`](crate::http::http1::head::Refusal) as an extension.
 pub async fn serve<S, F, T>(
     io: Io,
@@ -42,8 +48,9 @@ where
 {
     let ledger = Arc::<Ledger>::default();
     let io = TokioIo::new(Guard::new(io, limits, ledger.clone()));
+    let entered = ledger.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let turn = Turn::of(&ledger, &mut request);
+        let turn = Turn::of(&entered, &mut request);
         service(request.map(Body::from)).map_ok(|response| turn.answered(response))
     });
     let builder = builder(limits);
@@ -53,8 +60,24 @@ where
         served = connection.as_mut() => return served,
         () = rarely(closing.or_drain(&mut drain)) => {}
     }
+    ledger.drain();
+    tokio::select! {
+        served = connection.as_mut() => return served,
+        () = quiet(&ledger, limits.drain_idle) => {}
+    }
     connection.as_mut().graceful_shutdown();
     connection.await
+}
+
+/// Waits until the client has asked for nothing, and waited for nothing, for so long.
+async fn quiet(ledger: &Ledger, idle: Duration) {
+    loop {
+        let before = ledger.ended();
+        sleep(idle).await;
+        if ledger.is_idle() && ledger.ended() == before {
+            return;
+        }
+    }
 }
 
 /// What hyper refused by itself and has answered, such as a target that is no URI.

@@ -26,6 +26,7 @@ const LIMITS: HeadLimits = HeadLimits {
     max_fields: 5,
     timeout: Some(Duration::from_secs(30)),
     half_closed: Duration::from_secs(2),
+    drain_idle: Duration::from_secs(3),
 };
 
 /// How many bytes pass, and what is refused behind them, when they come in pieces of this size.
@@ -213,7 +214,7 @@ struct Served {
     seen: Arc<Mutex<Vec<String>>>,
     gate: Arc<Notify>,
     server: JoinHandle<Result<(), hyper::Error>>,
-    _drainer: Drainer,
+    drainer: Drainer,
 }
 
 /// Serves a pipe. `/wait` is answered when the gate opens, `/early` before its body is read, `/tunnel` with 101, `/no` with 403.
@@ -230,7 +231,7 @@ fn serve(limits: HeadLimits) -> Served {
         seen,
         gate,
         server,
-        _drainer: drainer,
+        drainer,
     }
 }
 
@@ -490,4 +491,44 @@ fn limits_count_each_crumb_of_a_cookie() {
     assert_eq!(request(5, 10), Ok(()));
     assert_eq!(request(6, 10), Err(Kind::HeadersTooLarge));
     assert_eq!(request(5, 200), Err(Kind::HeadersTooLarge));
+}
+
+#[tokio::test(start_paused = true)]
+async fn during_a_drain_an_idle_connection_takes_one_more_request_and_says_that_it_was_the_last() {
+    let mut served = serve(LIMITS);
+    served.say("GET /a HTTP/1.1\r\n\r\n").await;
+    let before = served.until("\r\n\r\nok").await;
+    assert!(!before.contains("connection: close"), "{before}");
+    let draining = tokio::spawn(served.drainer.drain());
+    tokio::time::sleep(LIMITS.drain_idle / 2).await;
+    served.client.write_all(b"GET /b HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut last = String::new();
+    served.client.read_to_string(&mut last).await.unwrap();
+    assert!(last.starts_with("HTTP/1.1 200 OK\r\n"), "{last}");
+    assert!(last.contains("connection: close\r\n"), "{last}");
+    served.server.await.unwrap().unwrap();
+    draining.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn during_a_drain_a_connection_that_stays_idle_is_closed_and_one_that_waits_is_not() {
+    let mut idle = serve(LIMITS);
+    idle.say("GET /a HTTP/1.1\r\n\r\n").await;
+    idle.until("\r\n\r\nok").await;
+    let begun = tokio::time::Instant::now();
+    idle.drainer.drain().await;
+    assert_eq!(begun.elapsed(), LIMITS.drain_idle);
+    idle.server.await.unwrap().unwrap();
+
+    let mut waiting = serve(LIMITS);
+    waiting.say("GET /wait HTTP/1.1\r\n\r\n").await;
+    tokio::task::yield_now().await;
+    let draining = tokio::spawn(waiting.drainer.drain());
+    tokio::time::sleep(LIMITS.drain_idle * 5).await;
+    assert!(!draining.is_finished());
+    waiting.gate.notify_one();
+    let mut last = String::new();
+    waiting.client.read_to_string(&mut last).await.unwrap();
+    assert!(last.contains("connection: close\r\n"), "{last}");
+    draining.await.unwrap();
 }
