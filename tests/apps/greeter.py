@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """A gRPC service and its client, with bytes for messages: unary, server streaming, both streaming, and a failure."""
 import queue
+import signal
 import sys
+import threading
 from concurrent import futures
 
 import grpc
@@ -88,11 +90,33 @@ def call_and_cancel(address, count):
         print(replies)
 
 
+def keep_calling(address):
+    """Calls twenty times a second until SIGTERM; fails if a call did, and prints why."""
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    answered = failed = 0
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        unary = channel.unary_unary(f"/{SERVICE}/Hello")
+        while not ended.wait(0.05):
+            try:
+                unary(b"mesh", timeout=20)
+                answered += 1
+            except grpc.RpcError as error:
+                failed += 1
+                print("failed:", error.code().name, error.details(), flush=True)
+            if answered == 1:
+                print("calling", flush=True)
+    print("answered", answered, "failed", failed, flush=True)
+    sys.exit(min(failed, 1))
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
     elif sys.argv[1] == "chat":
         chat_at_length(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "keep-calling":
+        keep_calling(sys.argv[2])
     elif sys.argv[1] == "cancel":
         call_and_cancel(sys.argv[2], int(sys.argv[3]))
     else:

@@ -55,6 +55,16 @@ pub fn call_greeter(pod: &Pod, address: &str) -> String {
     printed
 }
 
+/// A gRPC client that calls this address from the pod twenty times a second on one channel, until SIGTERM. It fails if a
+/// call does.
+pub fn keep_calling(pod: &Pod, address: &str) -> Process {
+    let program = format!("{APPS}/greeter.py");
+    let argv = ["/usr/bin/python3", &program, "keep-calling", address];
+    let mut calls = pod.start("calls", "nobody", &argv, &[]);
+    calls.until_logged("calling");
+    calls
+}
+
 /// An HTTP/2 application written with Node, on this port, that takes tunnels; `tunnel.js call` is its client.
 pub fn tunnels(pod: &Pod, port: u16) -> Process {
     let program = format!("{APPS}/tunnel.js");

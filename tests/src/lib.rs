@@ -10,6 +10,7 @@
 //! | [`recorder`] | an application that records every byte |
 //! | [`h2raw`] | HTTP/2 as nobody should speak it |
 //! | [`crowd`] | many connections at the same time |
+//! | [`steady`] | requests at a steady rate, and how every connection ended |
 //! | [`http`], [`load`], [`tls`], [`metrics`], [`capture`], [`sockets`] | what tests say and read on the wire |
 //! | [`wait`] | waiting for a condition |
 //!
@@ -31,5 +32,6 @@ pub mod pod;
 pub mod process;
 pub mod recorder;
 pub mod sockets;
+pub mod steady;
 pub mod tls;
 pub mod wait;

@@ -11,6 +11,7 @@ mod http2;
 mod lifecycle;
 mod pools;
 mod refusals;
+mod rolling;
 mod seen;
 mod slow;
 mod soak;
