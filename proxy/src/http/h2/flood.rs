@@ -198,18 +198,25 @@ impl Budgets {
 
     /// A stream was opened, by whichever side does: it may be reset once, and what comes with it is ordinary.
     fn opened(&mut self) {
-        self.earn(Flood::Reset, 1);
+        self.keep(Flood::Reset, 1);
         self.earn(Flood::Ping, 1);
         self.earn(Flood::Priority, 4);
         self.earn(Flood::WindowUpdate, 4);
         self.earn(Flood::Continuation, 4);
-        self.earn(Flood::Informational, 3);
+        self.keep(Flood::Informational, 3);
         self.earn(Flood::Other, 4);
     }
 
     fn earn(&mut self, kind: Flood, amount: u32) {
         let left = &mut self.left[kind as usize];
-        *left = (*left + amount).min(kind.budget().burst.saturating_mul(self.scale));
+        let full = kind.budget().burst.saturating_mul(self.scale);
+        *left = left.saturating_add(amount).min(full.max(*left));
+    }
+
+    /// As `earn`, above a full budget too: each stream is answered and ends, and thousands of them may do so at once.
+    fn keep(&mut self, kind: Flood, amount: u32) {
+        let left = &mut self.left[kind as usize];
+        *left = left.saturating_add(amount);
     }
 
     fn spend(&mut self, kind: Flood, mut now: impl FnMut() -> Instant) -> Result<(), Flood> {
@@ -395,8 +402,25 @@ mod tests {
                 assert_eq!(budgets.received(&frame(kind, 1, 4), || now), Ok(()));
             }
         }
-        // The last three have been spent and not been earned again.
-        assert_eq!(let_through(&mut budgets, 10_000, HEADERS, now), 997);
+        assert_eq!(let_through(&mut budgets, 10_000, HEADERS, now), 1_000);
+    }
+
+    /// gRPC answers with two header lists. A server may hold thousands of calls, and answer or reset all of them at once.
+    #[test]
+    fn as_many_streams_as_are_open_may_be_answered_or_reset_at_once() {
+        let now = Instant::now();
+        for kinds in [&[HEADERS, HEADERS][..], &[RST_STREAM]] {
+            let mut budgets = Budgets::new(Peer::Server, 1, now);
+            for n in 0..5_000 {
+                budgets.sent(&frame(HEADERS, 2 * n + 1, 30));
+            }
+            for n in 0..5_000 {
+                for kind in kinds {
+                    let received = budgets.received(&frame(*kind, 2 * n + 1, 4), || now);
+                    assert_eq!(received, Ok(()), "stream {n}");
+                }
+            }
+        }
     }
 
     #[test]
