@@ -157,7 +157,12 @@ impl Connections {
         loop {
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
-            if let Some(opened) = self.open(request, refused)? {
+            let opened = self.open(request, refused);
+            if !matches!(opened, Ok(None)) {
+                // Where there was room for this one there may be more, and only one was told.
+                self.freed.notify_one();
+            }
+            if let Some(opened) = opened? {
                 return Ok(opened);
             }
             let opening = if may_open { self.opening() } else { None };

@@ -82,6 +82,39 @@ async fn room_that_the_server_makes_is_used() {
     }
 }
 
+#[tokio::test]
+async fn room_for_two_that_is_made_at_once_is_used_by_two() {
+    let (listener, addr) = frames::listen().await;
+    let settings = Settings {
+        max_connections: 1,
+        ..settings()
+    };
+    let (dial, metrics) = (dial(addr, PATIENCE), metrics());
+    let pool = Arc::new(Pool::new(dial, settings, Http2Params::default(), metrics.clone()));
+    let requests = [get(&pool), get(&pool)];
+    let mut server = frames::accept(&listener, 2).await;
+    for stream in server.heads(2).await {
+        server.begin(stream).await;
+    }
+    let [first, second] = requests.map(async |request| request.await.unwrap().unwrap());
+    let answers = (first.await, second.await);
+    let waiting = [get(&pool), get(&pool)];
+    while metrics.waited.value() < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(answers);
+    tokio::spawn(async move {
+        while let Some(frame) = server.next().await {
+            if frame.kind == frames::HEADERS {
+                server.answer(frame.stream).await;
+            }
+        }
+    });
+    for request in waiting {
+        request.await.unwrap().unwrap();
+    }
+}
+
 // The clock stands still, but for waits that nothing else can end.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_finds_no_room_fails_in_time() {
