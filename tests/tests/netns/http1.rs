@@ -221,6 +221,24 @@ fn trailers_go_both_ways() {
 }
 
 #[test]
+fn a_chunked_body_of_a_get_arrives() {
+    let (_mesh, server, client, web) = pair();
+    let received = scripted(&server, 8080, |_| {
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned()
+    });
+    let mut stream = client.connect(web).unwrap();
+    let request =
+        "GET /_search HTTP/1.1\r\nhost: web\r\ntransfer-encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    read_until(&mut stream, "\r\n\r\nok");
+    let received = received.lock().unwrap();
+    assert!(
+        received.ends_with("\r\n\r\n5\r\nquery\r\n0\r\n\r\n"),
+        "{received}"
+    );
+}
+
+#[test]
 fn what_concerns_one_connection_stays_there() {
     let (_mesh, server, client, web) = pair();
     Echo::serve(&server, 8080);

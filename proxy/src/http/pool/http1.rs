@@ -4,7 +4,9 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, Request, Response, Version};
+use http_body::Body as _;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Fault, Kind, Side};
@@ -71,6 +73,9 @@ impl Connections {
     ) -> Result<Response<Body>, Failed> {
         // HTTP/1.0 has no persistent connections to speak of (RFC 9112 §9.3).
         let reusable = request.version() == Version::HTTP_11;
+        if reusable {
+            frame(request);
+        }
         loop {
             let idle = if reusable { self.checkout() } else { None };
             let reused = idle.is_some();
@@ -199,8 +204,19 @@ async fn sweep(pool: Weak<Connections>, timeout: Duration) {
 /// How often the sweep looks within the idle timeout.
 const ROUNDS: u32 = 2;
 
+/// A body whose length nobody has said is chunked (RFC 9112 §6.3), such as one that came over HTTP/2. hyper would take a
+/// GET or HEAD for one that has none.
+fn frame(request: &mut Request<Body>) {
+    let chunked = HeaderValue::from_static("chunked");
+    if request.method() != Method::CONNECT
+        && !request.body().is_end_stream()
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+}
+
 fn leased(body: hyper::body::Incoming, lease: Option<Lease>) -> Body {
-    use http_body::Body as _;
     match lease {
         Some(lease) if body.is_end_stream() => {
             lease.give_back();

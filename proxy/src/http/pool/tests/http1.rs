@@ -61,6 +61,31 @@ async fn hello(pool: &Arc<Pool>, version: Version) {
 }
 
 #[tokio::test]
+async fn a_body_of_unknown_length_is_sent_whatever_the_method() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let echo = service_fn(async |request: Request<hyper::body::Incoming>| {
+                let body = request.into_body().collect().await?.to_bytes();
+                Ok::<_, hyper::Error>(Response::new(Full::new(body)))
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(tcp), echo));
+        }
+    });
+    let pool = pool(addr);
+    for method in ["GET", "DELETE", "POST"] {
+        let (body, mut upload, _open) = super::unbegun().await;
+        upload.send_data(Bytes::from_static(b"query"), true).unwrap();
+        let mut request = get(Version::HTTP_11).map(|_| body);
+        *request.method_mut() = method.parse().unwrap();
+        let response = pool.send(&mut request).await.unwrap();
+        let echoed = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(echoed, "query", "{method}");
+    }
+}
+
+#[tokio::test]
 async fn an_http1_connection_is_used_again_once_its_answer_has_been_read() {
     let (addr, connections) = serve(Version::HTTP_11, None).await;
     let pool = pool(addr);
