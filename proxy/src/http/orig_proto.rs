@@ -2,7 +2,7 @@
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, Uri, Version};
 
 use crate::error::{Fault, Kind, Side};
 use crate::http::headers::{self, ORIG_PROTO};
@@ -49,8 +49,14 @@ pub fn restore<B>(response: &mut Response<B>, asked: Version) {
 }
 
 /// Makes an upgraded request HTTP/1 again. `None`: it was HTTP/2 all along.
+///
+/// `CONNECT` is never upgraded. One that says so stays HTTP/2: its body would stand where HTTP/1 has none (RFC 9110 §9.3.6),
+/// and could be read as another request.
 pub fn downgrade<B>(request: &mut Request<B>) -> Option<Version> {
     let value = request.headers_mut().remove(ORIG_PROTO)?;
+    if request.method() == Method::CONNECT {
+        return None;
+    }
     let value = value.to_str().ok()?;
     let (version, absolute) = match value.split_once(';') {
         Some((version, form)) => (version, form.trim() == "absolute-form"),
@@ -130,6 +136,18 @@ mod tests {
             .body(())
             .unwrap();
         assert_eq!(downgrade(&mut request), None);
+    }
+
+    #[test]
+    fn a_connect_is_never_believed_to_have_been_http1() {
+        let mut request = Request::connect("h:80")
+            .version(Version::HTTP_2)
+            .header(ORIG_PROTO, "HTTP/1.1")
+            .body(())
+            .unwrap();
+        assert_eq!(downgrade(&mut request), None);
+        assert_eq!(request.version(), Version::HTTP_2);
+        assert!(!request.headers().contains_key(ORIG_PROTO));
     }
 
     #[test]
