@@ -51,6 +51,8 @@ pub struct Http2Client {
 /// HTTP/2 on connections that the proxy accepts. Unset: the library's default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http2Server {
+    /// How long a client may take until it begins (RFC 9113 §3.4).
+    pub preface_timeout: Duration,
     /// How windows are sized.
     pub flow_control: FlowControl,
     /// PINGs, if any are sent.
@@ -125,6 +127,7 @@ pub(in crate::config) fn client(r: &mut Reader<'_>) -> Http2Client {
 /// HTTP/2 on connections from the mesh.
 pub(in crate::config) fn inbound_server(r: &mut Reader<'_>) -> Http2Server {
     const VARS: ServerVars = ServerVars {
+        preface: vars::INBOUND_DETECT_TIMEOUT,
         adaptive: vars::INBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL,
         stream_window: vars::INBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE,
         connection_window: vars::INBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE,
@@ -144,6 +147,7 @@ pub(in crate::config) fn inbound_server(r: &mut Reader<'_>) -> Http2Server {
 /// HTTP/2 on connections from the application.
 pub(in crate::config) fn outbound_server(r: &mut Reader<'_>) -> Http2Server {
     const VARS: ServerVars = ServerVars {
+        preface: vars::OUTBOUND_DETECT_TIMEOUT,
         adaptive: vars::OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL,
         stream_window: vars::OUTBOUND_SERVER_HTTP2_INITIAL_STREAM_WINDOW_SIZE,
         connection_window: vars::OUTBOUND_SERVER_HTTP2_INITIAL_CONNECTION_WINDOW_SIZE,
@@ -162,6 +166,7 @@ pub(in crate::config) fn outbound_server(r: &mut Reader<'_>) -> Http2Server {
 
 /// The variables of one direction.
 struct ServerVars {
+    preface: Var<Duration>,
     adaptive: Var<bool>,
     stream_window: Var<Window>,
     connection_window: Var<Window>,
@@ -179,6 +184,7 @@ struct ServerVars {
 fn server(r: &mut Reader<'_>, vars: &ServerVars) -> Http2Server {
     let (interval, timeout) = (r.optional(&vars.interval), r.optional(&vars.timeout));
     Http2Server {
+        preface_timeout: r.read(&vars.preface),
         flow_control: flow_control(r, vars),
         keep_alive: interval
             .zip(timeout)

@@ -9,24 +9,26 @@ use std::time::Duration;
 
 use ::h2::client::{Builder, ResponseFuture, SendRequest};
 use ::h2::ext::Protocol;
-use ::h2::{Ping, PingPong, Reason, SendStream};
+use ::h2::{PingPong, Reason, SendStream};
 use bytes::Bytes;
 use futures_util::future::{self, Either};
 use http::{Request, Response};
 use http_body::Body as _;
 use outrigger_policy::endpoint::Http2Params;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use crate::config::KeepAlive;
 use crate::http::body::{self, Body};
 use crate::http::h2::answer::{Answer, Held};
 use crate::http::h2::guard::Guarded;
-use crate::http::h2::recv;
 use crate::http::h2::send::{self, Broken, Sending};
 use crate::http::h2::slots::{Slot, Slots};
 use crate::http::h2::window::Windows;
-use crate::http::h2::wire::{Signs, Wire};
+use crate::http::h2::wire::{Wire, Writes};
+use crate::http::h2::{keep_alive, recv};
 use crate::http::rarely::rarely;
+use crate::net::io::Activity;
 
 /// No peer allows so many streams: what h2 is told until the peer has said how many.
 const UNKNOWN: usize = usize::MAX - 1;
@@ -47,7 +49,7 @@ const WIDE: Windows = Windows {
 pub struct Connection {
     sender: SendRequest<Bytes>,
     slots: Arc<Slots>,
-    signs: Arc<Signs>,
+    writes: Writes,
 }
 
 /// A stream whose request's head is on its way.
@@ -57,9 +59,9 @@ pub struct Stream {
     /// Where the body goes; `None`: there is none.
     request: Option<SendStream<Bytes>>,
     slot: Slot,
-    signs: Arc<Signs>,
-    /// [`Signs::writes`] before it was opened.
-    writes: u64,
+    writes: Writes,
+    /// Those before it was opened.
+    writes_before: u64,
 }
 
 /// Drives a connection.
@@ -67,7 +69,6 @@ pub struct Stream {
 pub struct Driver {
     connection: ::h2::client::Connection<Wire, Bytes>,
     slots: Arc<Slots>,
-    signs: Arc<Signs>,
     pings: Option<Pings>,
 }
 
@@ -75,8 +76,8 @@ pub struct Driver {
 #[derive(Debug)]
 struct Pings {
     pings: PingPong,
-    interval: Duration,
-    timeout: Duration,
+    peer: Activity,
+    settings: KeepAlive,
     while_idle: bool,
 }
 
@@ -142,13 +143,14 @@ pub enum Unanswered {
 /// Starts HTTP/2 with prior knowledge (RFC 9113 §3.3), and waits until the server has said what it allows. `freed` is
 /// told when a stream has ended where no more were allowed.
 pub async fn connect(
-    io: Guarded,
+    mut io: Guarded,
     windows: Windows,
     params: &Http2Params,
     freed: Arc<Notify>,
 ) -> Result<(Connection, Driver), Error> {
-    let signs = Arc::<Signs>::default();
-    let wire = Wire::new(io, signs.clone());
+    let peer = params.keep_alive.map(|keep_alive| (keep_alive, io.activity()));
+    let writes = Writes::default();
+    let wire = Wire::new(io, writes.clone());
     let (sender, mut connection) = builder(windows, params).handshake(wire).await?;
     let pings = connection.ping_pong();
     let limit = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
@@ -161,22 +163,23 @@ pub async fn connect(
     })
     .await?;
     let slots = Slots::new(limit, freed);
-    let pings = params
-        .keep_alive
-        .zip(pings)
-        .map(|((interval, timeout), pings)| Pings {
-            pings,
-            interval,
-            timeout,
-            while_idle: params.keep_alive_while_idle,
-        });
+    let pings = peer.zip(pings).map(|(((interval, timeout), peer), pings)| Pings {
+        pings,
+        peer,
+        settings: KeepAlive { interval, timeout },
+        while_idle: params.keep_alive_while_idle,
+    });
     let driver = Driver {
         connection,
         slots: slots.clone(),
-        signs: signs.clone(),
         pings,
     };
-    Ok((Connection { sender, slots, signs }, driver))
+    let connection = Connection {
+        sender,
+        slots,
+        writes,
+    };
+    Ok((connection, driver))
 }
 
 fn builder(configured: Windows, params: &Http2Params) -> Builder {
@@ -214,7 +217,7 @@ impl Connection {
             return Err(Unopened::NoTunnel);
         }
         let slot = self.slots.take().ok_or(Unopened::Full)?;
-        let writes = self.signs.writes();
+        let writes_before = self.writes.count();
         let ended = request.body().is_end_stream();
         // A copy, since h2's handle keeps the stream that uses up the limit, and so keeps it from being cancelled.
         let mut sender = self.sender.clone();
@@ -223,8 +226,8 @@ impl Connection {
                 response,
                 request: (!ended).then_some(stream),
                 slot,
-                signs: self.signs.clone(),
-                writes,
+                writes: self.writes.clone(),
+                writes_before,
             }),
             Err(error) if self.is_over() => {
                 tracing::debug!(%error, "an HTTP/2 connection takes no more requests");
@@ -312,7 +315,7 @@ impl Stream {
         let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
         // h2 gives this error to streams above the last that the peer has processed (RFC 9113 §6.8), and to no others.
         let above_the_last = error.is_go_away();
-        let never_left = error.is_io() && self.signs.writes() == self.writes;
+        let never_left = error.is_io() && self.writes.count() == self.writes_before;
         (error.is_remote() && (refused || above_the_last)) || never_left
     }
 }
@@ -324,14 +327,13 @@ impl Driver {
         let Self {
             mut connection,
             slots,
-            signs,
             pings,
         } = self;
         let retiring = pin!(async {
             retire(over(&slots, lifetime).await);
             pending::<()>().await;
         });
-        let unanswered = pin!(unanswered(pings, &slots, &signs));
+        let unanswered = pin!(unanswered(pings, &slots));
         let waiting = pin!(rarely(future::select(retiring, unanswered)));
         let driving = poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx);
@@ -364,21 +366,15 @@ async fn over(slots: &Slots, lifetime: Lifetime) -> End {
     }
 }
 
-/// Ends when the peer has left a PING unanswered. A peer that was heard since is there, however busy: it is not asked.
-async fn unanswered(pings: Option<Pings>, slots: &Slots, signs: &Signs) {
-    let Some(mut pings) = pings else {
-        return pending().await;
-    };
-    loop {
-        sleep(pings.interval).await;
-        if signs.heard() || (slots.is_idle() && !pings.while_idle) {
-            continue;
-        }
-        match timeout(pings.timeout, pings.pings.ping(Ping::opaque())).await {
-            Ok(Ok(_pong)) => {}
-            // The connection is ending, and says itself why.
-            Ok(Err(_)) => return pending().await,
-            Err(_elapsed) => return,
-        }
+/// Ends when the peer has left a PING unanswered. Without a stream, it is asked only if that is configured.
+async fn unanswered(pings: Option<Pings>, slots: &Slots) {
+    match pings {
+        Some(Pings {
+            pings,
+            peer,
+            settings,
+            while_idle,
+        }) => keep_alive::unanswered(pings, peer, settings, || while_idle || !slots.is_idle()).await,
+        None => pending().await,
     }
 }

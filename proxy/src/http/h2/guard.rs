@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::http::h2::flood::{Budgets, Flood, Peer};
 use crate::http::h2::frames::{Frame, Frames, GOAWAY};
-use crate::net::io::Io;
+use crate::net::io::{Activity, Io};
 
 /// ENHANCE_YOUR_CALM (RFC 9113 §7).
 const ENHANCE_YOUR_CALM: u32 = 0xb;
@@ -46,6 +46,11 @@ impl Guarded {
             sent,
             budgets: Budgets::new(peer, scale, Instant::now()),
         }
+    }
+
+    /// Tells from now on whether the peer is heard from.
+    pub fn activity(&mut self) -> Activity {
+        self.io.activity()
     }
 
     /// Looks at bytes that came from the peer.

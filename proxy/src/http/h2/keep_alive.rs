@@ -8,11 +8,12 @@ use tokio::time::{sleep, timeout};
 use crate::config::KeepAlive;
 use crate::net::io::Activity;
 
-/// Ends when the peer has left a PING unanswered. One that was heard from meanwhile is there, and is not asked.
-pub async fn unanswered(mut pings: PingPong, peer: Activity, settings: KeepAlive) {
+/// Ends when the peer has left a PING unanswered. One that was heard from meanwhile is there, however busy, and is not
+/// asked; nor is one that is not `needed`.
+pub async fn unanswered(mut pings: PingPong, peer: Activity, settings: KeepAlive, needed: impl Fn() -> bool) {
     loop {
         sleep(settings.interval).await;
-        if peer.since() {
+        if peer.since() || !needed() {
             continue;
         }
         match timeout(settings.timeout, pings.ping(Ping::opaque())).await {

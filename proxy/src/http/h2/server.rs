@@ -10,7 +10,7 @@ use ::h2::{Reason, RecvStream, SendStream};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as _;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::config::Http2Server;
 use crate::drain::Drain;
@@ -32,6 +32,9 @@ pub enum Error {
     /// The client is not there any more.
     #[error("the client left a PING unanswered")]
     Unanswered,
+    /// The client has not begun.
+    #[error("the client sent no HTTP/2 preface in time")]
+    Silent,
 }
 
 /// Serves HTTP/2 until the client goes, an error, or the drain's end.
@@ -52,11 +55,14 @@ where
 {
     let peer = settings.keep_alive.map(|keep_alive| (keep_alive, io.activity()));
     let io = Guarded::from_client(io, settings.flood_scale);
-    let mut connection = builder(settings).handshake(io).await?;
+    let opening = timeout(settings.preface_timeout, builder(settings).handshake(io));
+    let mut connection = opening.await.map_err(|_elapsed| Error::Silent)??;
     let pings = peer.zip(connection.ping_pong());
     let mut silent = pin!(rarely(async move {
         match pings {
-            Some(((keep_alive, peer), pings)) => keep_alive::unanswered(pings, peer, keep_alive).await,
+            Some(((keep_alive, peer), pings)) => {
+                keep_alive::unanswered(pings, peer, keep_alive, || true).await
+            }
             None => pending().await,
         }
     }));
@@ -203,6 +209,7 @@ mod tests {
     use crate::http::body::End;
 
     const SETTINGS: Http2Server = Http2Server {
+        preface_timeout: Duration::from_secs(10),
         flow_control: FlowControl::Streams(65_535),
         keep_alive: None,
         max_concurrent_streams: 100,
@@ -425,7 +432,7 @@ mod tests {
             let (response, _) = client.send_request(get("/"), true).unwrap();
             response.await.unwrap();
             let within = Duration::from_secs(1_800);
-            assert!(tokio::time::timeout(within, served).await.is_ok());
+            assert!(timeout(within, served).await.is_ok());
         }
     }
 
@@ -447,6 +454,15 @@ mod tests {
         pipe.write_all(PREFACE).await.unwrap();
         assert!(matches!(served.await.unwrap(), Err(Error::Unanswered)));
         pipe.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_begins_is_given_up() {
+        for begun in [0, 10, PREFACE.len() - 10] {
+            let (mut pipe, _drainer, served) = serving(SETTINGS, async |_request| ok(Body::Empty));
+            pipe.write_all(&PREFACE[..begun]).await.unwrap();
+            assert!(matches!(served.await.unwrap(), Err(Error::Silent)), "{begun}");
+        }
     }
 
     #[tokio::test]

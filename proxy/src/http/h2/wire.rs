@@ -1,9 +1,9 @@
-//! A connection that knows whether its peer was heard, and how often something was written.
+//! A connection that knows how often something was written to it.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,37 +14,29 @@ use crate::http::h2::guard::Guarded;
 #[derive(Debug)]
 pub struct Wire {
     io: Guarded,
-    signs: Arc<Signs>,
+    writes: Writes,
 }
 
-/// Signs of life on a connection.
-#[derive(Debug, Default)]
-pub struct Signs {
-    heard: AtomicBool,
-    writes: AtomicU64,
-}
+/// How often something was written so far. As long as it stays the same, no frame has left.
+#[derive(Clone, Debug, Default)]
+pub struct Writes(Arc<AtomicU64>);
 
 impl Wire {
-    /// Keeps `signs` for a connection.
-    pub fn new(io: Guarded, signs: Arc<Signs>) -> Self {
-        Self { io, signs }
+    /// Counts in `writes`.
+    pub fn new(io: Guarded, writes: Writes) -> Self {
+        Self { io, writes }
     }
 }
 
-impl Signs {
-    /// Whether anything was heard since this was last called.
-    pub fn heard(&self) -> bool {
-        self.heard.swap(false, Ordering::Relaxed)
+impl Writes {
+    /// How often.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 
-    /// How often something was written so far. As long as it stays the same, no frame has left.
-    pub fn writes(&self) -> u64 {
-        self.writes.load(Ordering::Acquire)
-    }
-
-    fn note_write(&self, written: &Poll<io::Result<usize>>) {
+    fn note(&self, written: &Poll<io::Result<usize>>) {
         if matches!(written, Poll::Ready(Ok(_))) {
-            self.writes.fetch_add(1, Ordering::Release);
+            self.0.fetch_add(1, Ordering::Release);
         }
     }
 }
@@ -55,19 +47,14 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.signs.heard.store(true, Ordering::Relaxed);
-        }
-        read
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.signs.note_write(&written);
+        self.writes.note(&written);
         written
     }
 
@@ -77,7 +64,7 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.signs.note_write(&written);
+        self.writes.note(&written);
         written
     }
 
