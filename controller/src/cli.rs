@@ -156,7 +156,7 @@ pub struct Explain {
     #[arg(long, value_name = "NAMESPACE/POD:PORT", value_parser = workload_port)]
     pub inbound: Option<(Client, u16)>,
 
-    /// Who sends: an identity, or <namespace>/<service account>; nobody where none is given.
+    /// Who sends: an identity, or `namespace/service-account`; nobody where none is given.
     #[arg(long = "as", value_name = "IDENTITY", requires = "inbound")]
     pub identity: Option<String>,
 

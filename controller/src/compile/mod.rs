@@ -7,7 +7,7 @@
 //! | [`outbound`] | how a destination is used (`OutboundPolicies`) |
 //! | [`inbound`] | what a pod's port accepts (`InboundServerPolicies`), by its Server ([`server`]) or by default |
 //! | [`authorization`] | who may connect, and use a route |
-//! | [`matches`], [`filters`], [`backends`], [`routes`] | what routes say, lowered |
+//! | [`mod@matches`], [`filters`], [`backends`], [`routes`] | what routes say, lowered |
 //! | [`attached`] | which routes and profiles a destination has |
 //! | [`extensions`] | what only our own proxies are told |
 //! | [`egress`] | how addresses outside the cluster are used |
