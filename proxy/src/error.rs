@@ -17,6 +17,8 @@ pub struct Fault {
     pub side: Side,
     /// What caused it, if something did.
     pub source: Option<BoxError>,
+    /// Where on the way it happened, from the outside to the inside, if that is known.
+    pub place: Option<Box<String>>,
 }
 
 /// Whose side a fault happened on.
@@ -83,10 +85,27 @@ pub enum Kind {
     HeadTimeout,
     /// Nothing that tells what the client speaks came in time.
     DetectTimeout,
+    /// The response took longer than a policy or the client allows.
+    Timeout(Late),
     /// The request would come back to this proxy.
     Loop,
     /// A bug of this proxy.
     Internal,
+}
+
+/// Which limit of time an exchange has exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Late {
+    /// That of the whole exchange.
+    Request,
+    /// That of the time until the response's headers (ServiceProfile routes).
+    Headers,
+    /// That of one attempt.
+    Try,
+    /// That of the response, once the request has been sent.
+    Response,
+    /// That of silence in both directions.
+    Idle,
 }
 
 /// How a kind of fault is answered.
@@ -143,6 +162,12 @@ impl Kind {
             Self::UriTooLong => row(StatusCode::URI_TOO_LONG, 8, "uri_too_long", true),
             Self::HeadTimeout => row(StatusCode::REQUEST_TIMEOUT, 4, "head_timeout", true),
             Self::DetectTimeout => row(StatusCode::REQUEST_TIMEOUT, 4, "detect_timeout", true),
+            Self::Timeout(late) => row(
+                StatusCode::GATEWAY_TIMEOUT,
+                4,
+                late.reason(),
+                matches!(late, Late::Headers),
+            ),
             Self::Loop => row(StatusCode::LOOP_DETECTED, 10, "loop", true),
             Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "internal", true),
         }
@@ -175,9 +200,34 @@ impl Kind {
             Self::UriTooLong => "the request line is too long",
             Self::HeadTimeout => "the request's head did not end in time",
             Self::DetectTimeout => "the client said too little for too long",
+            Self::Timeout(Late::Headers) => "HTTP response timeout",
+            Self::Timeout(_) => "timed out waiting for response headers",
             Self::Loop => "the request would come back to this proxy",
             Self::Internal => "unexpected error",
         }
+    }
+}
+
+impl Late {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Request => "timeout_request",
+            Self::Headers => "timeout_headers",
+            Self::Try => "timeout_try",
+            Self::Response => "timeout_response",
+            Self::Idle => "timeout_idle",
+        }
+    }
+}
+
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Request => "request timeout",
+            Self::Headers | Self::Try => "response header timeout",
+            Self::Response => "response stream timeout",
+            Self::Idle => "idle timeout",
+        })
     }
 }
 
@@ -188,6 +238,7 @@ impl Fault {
             kind,
             side,
             source: None,
+            place: None,
         }
     }
 
@@ -197,7 +248,15 @@ impl Fault {
             kind,
             side,
             source: Some(source.into()),
+            place: None,
         }
+    }
+
+    /// The same fault, which happened there; `place` ends in `: `. One that has a place keeps it.
+    #[must_use]
+    pub fn at(mut self, place: impl FnOnce() -> String) -> Self {
+        self.place.get_or_insert_with(|| Box::new(place()));
+        self
     }
 }
 
@@ -241,6 +300,6 @@ mod tests {
 
     #[test]
     fn a_refusal_fits_in_a_few_words() {
-        assert!(size_of::<Fault>() <= 24);
+        assert!(size_of::<Fault>() <= 32);
     }
 }

@@ -2,15 +2,20 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::error::Late;
+use crate::http::deadline::{Timed, Watched};
 use crate::http::h2::answer::Answer;
 use crate::http::h2::recv::Received;
+use crate::http::peek::Peeked;
 use crate::http::pool::Lease;
+use crate::http::replay;
 
 /// Every body that is sent.
 #[derive(Debug, Default)]
@@ -26,6 +31,17 @@ pub enum Body {
     Received(Received),
     /// What a server answers on one.
     Answer(Answer),
+    /// A request that may be sent again.
+    Copy(replay::Copy),
+    /// A request whose end somebody waits for.
+    Watched(Box<Watched>),
+    /// A response whose first frames have been looked at.
+    Peeked(Box<Peeked>),
+    /// A response that has only so much time.
+    Timed(Box<Timed>),
+    /// What a test has written down.
+    #[cfg(test)]
+    Frames(testing::Frames),
 }
 
 /// Why a body broke off.
@@ -40,6 +56,9 @@ pub enum Error {
     /// This proxy did, and says why.
     #[error("{0}")]
     Proxy(&'static str),
+    /// Its time was over.
+    #[error("timed out processing response stream: {0}: {1:?}")]
+    Late(Late, Duration),
 }
 
 /// How a body ended.
@@ -104,6 +123,12 @@ impl HttpBody for Body {
             }
             Self::Received(body) => Pin::new(body).poll_frame(cx),
             Self::Answer(body) => Pin::new(body).poll_frame(cx),
+            Self::Copy(body) => Pin::new(body).poll_frame(cx),
+            Self::Watched(body) => Pin::new(body).poll_frame(cx),
+            Self::Timed(body) => Pin::new(body).poll_frame(cx),
+            Self::Peeked(body) => Pin::new(body).poll_frame(cx),
+            #[cfg(test)]
+            Self::Frames(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -114,6 +139,12 @@ impl HttpBody for Body {
             Self::Incoming(body, _) => body.is_end_stream(),
             Self::Received(body) => body.is_end_stream(),
             Self::Answer(body) => body.is_end_stream(),
+            Self::Copy(body) => body.is_end_stream(),
+            Self::Watched(body) => body.is_end_stream(),
+            Self::Timed(body) => body.is_end_stream(),
+            Self::Peeked(body) => body.is_end_stream(),
+            #[cfg(test)]
+            Self::Frames(body) => body.is_end_stream(),
         }
     }
 
@@ -124,6 +155,12 @@ impl HttpBody for Body {
             Self::Incoming(body, _) => body.size_hint(),
             Self::Received(body) => body.size_hint(),
             Self::Answer(body) => body.size_hint(),
+            Self::Copy(body) => body.size_hint(),
+            Self::Watched(body) => body.size_hint(),
+            Self::Timed(body) => body.size_hint(),
+            Self::Peeked(body) => body.size_hint(),
+            #[cfg(test)]
+            Self::Frames(body) => body.size_hint(),
         }
     }
 }
@@ -199,5 +236,63 @@ impl<T: Track> Drop for Tracked<T> {
             End::Dropped
         };
         self.finish(end);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A body that was written down; its length is not known before its end.
+    #[derive(Debug)]
+    pub struct Frames {
+        data: VecDeque<Bytes>,
+        trailers: Option<HeaderMap>,
+        endless: bool,
+    }
+
+    impl Frames {
+        pub fn new(data: impl IntoIterator<Item = Bytes>, trailers: Option<HeaderMap>) -> Self {
+            Self {
+                data: data.into_iter().collect(),
+                trailers,
+                endless: false,
+            }
+        }
+
+        pub fn push(&mut self, data: Bytes) {
+            self.data.push_back(data);
+        }
+
+        /// A body that stops in the middle, for ever.
+        pub fn stuck() -> Self {
+            let mut frames = Self::new([], None);
+            frames.endless = true;
+            frames
+        }
+    }
+
+    impl HttpBody for Frames {
+        type Data = Bytes;
+        type Error = Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            if let Some(data) = self.data.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            if self.endless {
+                return Poll::Pending;
+            }
+            Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.data.is_empty() && self.trailers.is_none() && !self.endless
+        }
     }
 }

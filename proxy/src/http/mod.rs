@@ -3,12 +3,15 @@
 pub mod body;
 pub mod client;
 pub mod closing;
+pub mod deadline;
 pub mod h2;
 pub mod headers;
 pub mod http1;
 pub mod orig_proto;
+pub mod peek;
 pub mod pool;
 pub mod rarely;
+pub mod replay;
 pub mod respond;
 pub mod target;
 pub mod upgrade;

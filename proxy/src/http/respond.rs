@@ -1,7 +1,9 @@
 //! Faults as answers: HTTP, or gRPC where the request was gRPC (spec §8.6).
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderValue, Response, StatusCode, Version};
+
+use outrigger_policy::route::filter::{InjectedFailure, InjectedStatus};
 
 use crate::error::{self, Fault};
 use crate::http::body::Body;
@@ -24,9 +26,10 @@ pub struct Asked {
 /// The answer to a fault. `context` says where it happened, and stands before the reason.
 pub fn to_fault(fault: &Fault, context: &str, asked: Asked) -> Response<Body> {
     let answer = fault.kind.answer();
+    let place = fault.place.as_ref().map_or("", |place| place.as_str());
     let text = asked
         .informational
-        .then(|| headers::error_value(&format!("{context}{}", error::chain(fault))));
+        .then(|| headers::error_value(&format!("{context}{place}{}", error::chain(fault))));
     let mut response = Response::new(Body::Empty);
     *response.version_mut() = asked.version;
     let fields = response.headers_mut();
@@ -49,6 +52,50 @@ pub fn to_fault(fault: &Fault, context: &str, asked: Asked) -> Response<Body> {
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     *response.status_mut() = if asked.grpc { StatusCode::OK } else { answer.status };
+    response
+}
+
+/// The answer of a filter that injects a failure.
+pub fn injected(failure: &InjectedFailure, asked: Asked) -> Response<Body> {
+    let (status, grpc) = match failure.status {
+        InjectedStatus::Http(status) if !asked.grpc => (status, None),
+        // gRPC over HTTP/2, "Responses": FAILED_PRECONDITION says that it is no use to try again.
+        InjectedStatus::Http(_) => (StatusCode::OK, Some(9)),
+        InjectedStatus::Grpc(code) => (StatusCode::OK, Some(code.0)),
+    };
+    answer(status, grpc, &failure.message, asked)
+}
+
+/// The answer of a filter that redirects (RFC 9110 §15.4); to gRPC, which knows no redirects, NOT_FOUND.
+pub fn redirect(status: StatusCode, location: HeaderValue, asked: Asked) -> Response<Body> {
+    let mut response = if asked.grpc {
+        answer(StatusCode::OK, Some(5), "redirected", asked)
+    } else {
+        answer(status, None, "redirected", asked)
+    };
+    response.headers_mut().insert(LOCATION, location);
+    response
+}
+
+fn answer(status: StatusCode, grpc: Option<u16>, text: &str, asked: Asked) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    *response.version_mut() = asked.version;
+    let fields = response.headers_mut();
+    let text = asked.informational.then(|| headers::error_value(text));
+    match grpc {
+        Some(code) => {
+            fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            fields.insert(GRPC_STATUS, HeaderValue::from(code));
+            if let Some(text) = &text {
+                fields.insert(GRPC_MESSAGE, percent_encoded(text));
+            }
+        }
+        None => drop(fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"))),
+    }
+    if let Some(text) = text {
+        fields.insert(PROXY_ERROR, text);
+    }
     response
 }
 

@@ -29,5 +29,6 @@ pub(in crate::http) fn told_again(fault: &Fault) -> Fault {
         kind: fault.kind,
         side: fault.side,
         source: fault.source.as_deref().map(|cause| error::chain(cause).into()),
+        place: None,
     }
 }
