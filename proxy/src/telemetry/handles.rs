@@ -22,7 +22,7 @@ pub struct Handles {
 }
 
 /// Filled on first sight, then only read.
-type Slots<K, M> = [OnceLock<(K, Arc<M>)>; RESOLVED];
+pub(super) type Slots<K, M> = [OnceLock<(K, Arc<M>)>; RESOLVED];
 
 impl Handles {
     /// Resolves what an endpoint's requests will need. Keep it as long as the endpoint, or the connection.
@@ -66,7 +66,7 @@ impl Handles {
 }
 
 /// Uses the metric of `key`: out of the first slot that has it, else found once and put into the first empty slot.
-fn resolve<K: PartialEq, M>(
+pub(super) fn resolve<K: PartialEq, M>(
     slots: &Slots<K, M>,
     key: K,
     find: impl FnOnce() -> Arc<M>,

@@ -7,6 +7,7 @@
 //! | [`text`] | what `/metrics` looks like: OpenMetrics, and the classic text in Linkerd's two dialects |
 //! | [`labels`] | label groups with the exact names and order that dashboards query |
 //! | [`http`], [`transport`] | the families that both directions share |
+//! | [`route`], [`profile`] | those of outbound routes and their backends, of ServiceProfile routes |
 //! | [`handles`] | the HTTP metrics of one endpoint, resolved |
 //! | [`shared`] | resolved metrics, for connections with the same labels |
 //! | [`process`], [`runtime`] | the process itself, and the threads that carry traffic |
@@ -19,7 +20,9 @@ pub mod labels;
 pub mod log;
 pub mod metric;
 pub mod process;
+pub mod profile;
 pub mod registry;
+pub mod route;
 pub mod runtime;
 pub mod shared;
 pub mod text;
