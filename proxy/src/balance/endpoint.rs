@@ -2,14 +2,20 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use http::{HeaderMap, StatusCode};
 use outrigger_policy::backoff::Backoff;
 use outrigger_policy::balance::ewma::PeakEwma;
+use outrigger_policy::balance::penalty;
+use outrigger_policy::breaker::{Breaker, BreakerPolicy, Outcome, State, Ticket};
+use outrigger_policy::classify::GrpcStatus;
 use outrigger_policy::endpoint::Endpoint as Description;
-use outrigger_policy::outbound::LoadParams;
+use outrigger_policy::hint;
+use outrigger_policy::outbound::{LoadParams, PenaltyParams};
 use tokio::time::Instant;
 
+use crate::balance::gate::Gate;
 use crate::http::pool::Pool;
 use crate::telemetry::handles::Handles;
 
@@ -20,31 +26,59 @@ pub struct Endpoint {
     pool: Arc<Pool>,
     handles: Arc<Handles>,
     load: Mutex<PeakEwma>,
+    penalty: Option<PenaltyParams>,
     /// Requests sent whose first byte of the answer's body has not come, and open TCP connections.
     pending: AtomicU32,
     /// Connections that failed in a row.
     failures: AtomicU32,
-    /// Microseconds on [`now`]'s clock before which it is not tried again.
-    shut_until: AtomicU64,
+    /// Microseconds on [`now`]'s clock before which it is not tried again because it could not be connected to.
+    unreachable_until: AtomicU64,
     backoff: Backoff,
     /// The application beside this proxy.
     local: bool,
+    guard: Option<Guard>,
 }
 
-/// An endpoint chosen for a request; it counts as load until this is dropped.
+/// A circuit breaker and the gate of the balancer that it belongs to.
+#[derive(Debug)]
+struct Guard {
+    breaker: Mutex<Breaker>,
+    /// Microseconds on [`now`]'s clock before which the breaker admits nothing; [`NEVER`] while that is up to the
+    /// request on probation. Written with the breaker's lock held, and read without it.
+    shut_until: AtomicU64,
+    gate: Arc<Gate>,
+}
+
+const NEVER: u64 = u64::MAX;
+
+/// How an endpoint is chosen and guarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Params {
+    /// Parameters of the load estimate.
+    pub load: LoadParams,
+    /// When it is shut because it keeps failing.
+    pub breaker: Option<BreakerPolicy>,
+}
+
+/// An endpoint chosen for a request. It counts as load until the answer's first byte, and owes its breaker an outcome.
 #[derive(Debug)]
 pub struct Picked {
     endpoint: Arc<Endpoint>,
     since: Duration,
+    ticket: Option<Ticket>,
+    /// How long the server asks to be left alone.
+    hint: Option<Duration>,
+    pending: bool,
 }
 
 impl Endpoint {
-    /// An endpoint that nothing is known about but its description.
+    /// An endpoint that nothing is known about but its description. `gate` is its balancer's.
     pub fn new(
         description: Description,
         pool: Arc<Pool>,
         handles: Arc<Handles>,
-        load: LoadParams,
+        params: Params,
+        gate: &Arc<Gate>,
         backoff: Backoff,
         local: bool,
     ) -> Self {
@@ -52,12 +86,14 @@ impl Endpoint {
             description,
             pool,
             handles,
-            load: Mutex::new(PeakEwma::new(load, now())),
+            load: Mutex::new(PeakEwma::new(params.load, now())),
+            penalty: params.load.penalty,
             pending: AtomicU32::new(0),
             failures: AtomicU32::new(0),
-            shut_until: AtomicU64::new(0),
+            unreachable_until: AtomicU64::new(0),
             backoff,
             local,
+            guard: params.breaker.map(|policy| Guard::new(policy, gate.clone())),
         }
     }
 
@@ -83,43 +119,127 @@ impl Endpoint {
 
     /// Whether it may be tried now.
     pub fn is_ready(&self) -> bool {
-        self.shut_until.load(Ordering::Relaxed) <= micros(now())
+        let now = micros(now());
+        self.is_reachable(now) && !self.is_shut(now)
     }
 
-    /// Its load, `None` while others are preferred because it could not be connected to.
-    pub fn load(&self, now: Duration) -> Option<f64> {
-        if self.shut_until.load(Ordering::Relaxed) > micros(now) {
+    /// Its load, `None` while others are preferred: because it could not be connected to, or its breaker is shut.
+    /// `share` is its weight in proportion to the mean.
+    pub fn load(&self, now: Duration, share: f64) -> Option<f64> {
+        if !self.is_reachable(micros(now)) {
             return None;
         }
-        Some(self.load_regardless(now))
+        self.load_if_reachable(now, share)
     }
 
-    /// Its load, whether it could be connected to or not.
-    pub fn load_regardless(&self, now: Duration) -> f64 {
-        lock(&self.load).load(now, self.pending.load(Ordering::Relaxed))
+    /// Its load, whether it could be connected to or not; `None` while its breaker is shut.
+    pub fn load_if_reachable(&self, now: Duration, share: f64) -> Option<f64> {
+        if self.is_shut(micros(now)) {
+            return None;
+        }
+        let pending = self.pending.load(Ordering::Relaxed);
+        Some(lock(&self.load).load_of_share(now, pending, share))
+    }
+
+    /// When its breaker lets a request through again, if that is a matter of time only.
+    pub fn shut_until(&self) -> Option<Duration> {
+        let until = self.guard.as_ref()?.shut_until.load(Ordering::Relaxed);
+        (until != NEVER).then(|| Duration::from_micros(until))
     }
 
     /// A connection could not be opened: others are preferred for a while.
     pub fn unreachable(&self) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
         let delay = self.backoff.delay(failures, &mut fastrand::Rng::new());
-        self.shut_until.store(micros(now() + delay), Ordering::Relaxed);
+        self.unreachable_until
+            .store(micros(now() + delay), Ordering::Relaxed);
     }
 
     /// It answered: earlier failures are forgotten.
     fn reachable(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
-            self.shut_until.store(0, Ordering::Relaxed);
+            self.unreachable_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn is_reachable(&self, now: u64) -> bool {
+        self.unreachable_until.load(Ordering::Relaxed) <= now
+    }
+
+    fn is_shut(&self, now: u64) -> bool {
+        let guard = self.guard.as_ref();
+        guard.is_some_and(|guard| guard.shut_until.load(Ordering::Relaxed) > now)
+    }
+}
+
+impl Guard {
+    fn new(policy: BreakerPolicy, gate: Arc<Gate>) -> Self {
+        Self {
+            breaker: Mutex::new(Breaker::new(policy)),
+            shut_until: AtomicU64::new(0),
+            gate,
+        }
+    }
+
+    fn admit(&self, now: Duration) -> Option<Ticket> {
+        let mut breaker = lock(&self.breaker);
+        let ticket = breaker.admit(now);
+        self.show(&breaker, now);
+        ticket
+    }
+
+    fn record(&self, ticket: Ticket, outcome: Outcome, hint: Option<Duration>) {
+        let now = now();
+        let mut breaker = lock(&self.breaker);
+        let was_ready = breaker.state(now) == State::Ready;
+        let others = || self.gate.ready().saturating_sub(1);
+        breaker.record(ticket, outcome, hint, now, others, &mut fastrand::Rng::new());
+        let is_ready = breaker.state(now) == State::Ready;
+        self.show(&breaker, now);
+        drop(breaker);
+        match (was_ready, is_ready) {
+            (true, false) => self.gate.enter_shut(),
+            (false, true) => self.gate.leave_shut(),
+            // A probation that was cancelled is free for another request.
+            (false, false) => self.gate.open(),
+            (true, true) => {}
+        }
+    }
+
+    fn show(&self, breaker: &Breaker, now: Duration) {
+        let until = if breaker.is_ready(now) {
+            0
+        } else {
+            breaker.shut_until(now).map_or(NEVER, micros)
+        };
+        self.shut_until.store(until, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if lock(&self.breaker).state(now()) != State::Ready {
+            self.gate.leave_shut();
         }
     }
 }
 
 impl Picked {
-    /// Takes an endpoint, and counts as load. The time is [`now`]'s.
-    pub fn new(endpoint: Arc<Endpoint>, now: Duration) -> Self {
+    /// Takes an endpoint, and counts as load; `None` if its breaker has just been shut. The time is [`now`]'s.
+    pub fn new(endpoint: Arc<Endpoint>, now: Duration) -> Option<Self> {
+        let ticket = match &endpoint.guard {
+            Some(guard) => Some(guard.admit(now)?),
+            None => None,
+        };
         endpoint.pending.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint, since: now }
+        Some(Self {
+            endpoint,
+            since: now,
+            ticket,
+            hint: None,
+            pending: true,
+        })
     }
 
     /// The endpoint.
@@ -127,17 +247,58 @@ impl Picked {
         &self.endpoint
     }
 
-    /// The endpoint has answered: the time it took counts for the choices to come.
-    pub fn answered(&self, at: Instant) {
-        let now = at.saturating_duration_since(*EPOCH);
+    /// The head of an answer has come: one that says the server is not well may count for more than the time it took.
+    pub fn heard(&mut self, status: StatusCode, grpc: Option<GrpcStatus>, fields: &HeaderMap) {
+        if self.ticket.is_none() && self.endpoint.penalty.is_none() {
+            return;
+        }
+        self.hint = hint::wait(status, fields, SystemTime::now());
+        let Some(params) = self.endpoint.penalty else {
+            return;
+        };
+        if let Some(penalty) = penalty::of(params, status, grpc, self.hint) {
+            lock(&self.endpoint.load).penalise(penalty, now());
+            self.endpoint.reachable();
+            self.unload();
+        }
+    }
+
+    /// The first byte has come: the time it took counts for the choices to come.
+    pub fn answered(&mut self, at: Instant) {
+        if self.pending {
+            let now = on_clock(at);
+            lock(&self.endpoint.load).observe(now.saturating_sub(self.since), now);
+            self.endpoint.reachable();
+            self.unload();
+        }
+    }
+
+    /// A TCP connection is open: the time it took counts, and it stays load.
+    pub fn connected(&mut self, at: Instant) {
+        let now = on_clock(at);
         lock(&self.endpoint.load).observe(now.saturating_sub(self.since), now);
         self.endpoint.reachable();
+        self.judge(Outcome::Success);
+    }
+
+    /// How the exchange ended, for the breaker. Only the first word counts.
+    pub fn judge(&mut self, outcome: Outcome) {
+        if let (Some(guard), Some(ticket)) = (&self.endpoint.guard, self.ticket.take()) {
+            guard.record(ticket, outcome, self.hint);
+        }
+    }
+
+    fn unload(&mut self) {
+        if std::mem::take(&mut self.pending) {
+            self.endpoint.pending.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Picked {
     fn drop(&mut self) {
-        self.endpoint.pending.fetch_sub(1, Ordering::Relaxed);
+        self.judge(Outcome::Cancelled);
+        self.unload();
     }
 }
 
@@ -157,7 +318,7 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A lock whose holder panicked: the estimate is as good as any.
+/// A lock whose holder panicked: what it guards is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -173,6 +334,15 @@ pub(crate) mod testing {
 
     /// An endpoint on a port of an address that nothing is ever sent to.
     pub(crate) fn endpoint(port: u16) -> Arc<Endpoint> {
+        let params = Params {
+            load: LoadParams::default(),
+            breaker: None,
+        };
+        guarded(port, params, &Arc::default())
+    }
+
+    /// The same with a breaker.
+    pub(crate) fn guarded(port: u16, params: Params, gate: &Arc<Gate>) -> Arc<Endpoint> {
         let addr = std::net::SocketAddr::from(([192, 0, 2, 1], port));
         let metrics = HttpMetrics::register(&mut Registry::new(Duration::from_secs(60)));
         let labels = EndpointLabels::Outbound {
@@ -183,12 +353,12 @@ pub(crate) mod testing {
         };
         let backoff = Backoff::try_new(Duration::from_secs(60), Duration::from_secs(60), 0.0).unwrap();
         let handles = Handles::new(&metrics, labels);
-        let load = LoadParams::default();
         Arc::new(Endpoint::new(
             Description::bare(addr),
             pool(addr),
             handles,
-            load,
+            params,
+            gate,
             backoff,
             false,
         ))

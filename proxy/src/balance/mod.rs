@@ -1,43 +1,82 @@
 //! The balancer: picks the less loaded of two endpoints, or waits for one.
 
 pub mod endpoint;
+pub mod gate;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_policy::balance::p2c;
+use outrigger_policy::balance::p2c::{self, Weights};
 use tokio::time::{Instant, timeout};
 
 use crate::balance::endpoint::{Endpoint, Picked};
+use crate::balance::gate::Gate;
 use crate::error::{Fault, Kind, Side};
 use crate::live::{Live, Publisher};
 
 /// The endpoints of one backend.
 #[derive(Clone, Debug)]
 pub struct Balancer {
-    endpoints: Live<Vec<Arc<Endpoint>>>,
+    endpoints: Live<Endpoints>,
+    gate: Arc<Gate>,
+}
+
+/// Endpoints in use.
+#[derive(Debug, Default)]
+pub struct Endpoints {
+    list: Vec<Arc<Endpoint>>,
+    /// Only where they differ.
+    weights: Option<Weights>,
+}
+
+impl Endpoints {
+    /// These, with the weights that discovery gives them.
+    pub fn new(list: Vec<Arc<Endpoint>>) -> Self {
+        let weights = Weights::new(list.iter().map(|endpoint| endpoint.description().weight));
+        Self { list, weights }
+    }
+
+    /// All of them.
+    pub fn list(&self) -> &[Arc<Endpoint>] {
+        &self.list
+    }
+
+    /// `load(endpoint, share)`, the share being its weight in proportion to the mean.
+    fn choose(&self, load: impl Fn(&Endpoint, f64) -> Option<f64>) -> Option<&Arc<Endpoint>> {
+        let rng = &mut fastrand::Rng::new();
+        let chosen = match &self.weights {
+            None => p2c::choose(self.list.len(), rng, |i| load(&self.list[i], 1.0)),
+            Some(weights) => weights.choose(rng, |i, share| load(&self.list[i], share)),
+        };
+        Some(&self.list[chosen?])
+    }
 }
 
 impl Balancer {
     /// A balancer over one endpoint that never changes.
     pub fn fixed(endpoint: Arc<Endpoint>) -> Self {
         Self {
-            endpoints: Live::fixed(vec![endpoint]),
+            endpoints: Live::fixed(Endpoints::new(vec![endpoint])),
+            gate: Arc::default(),
         }
     }
 
-    /// A balancer without endpoints so far, and the end that gives it some.
-    pub fn empty() -> (Publisher<Vec<Arc<Endpoint>>>, Self) {
-        let (publisher, endpoints) = Live::new(Vec::new());
-        (publisher, Self { endpoints })
+    /// A balancer without endpoints so far, and the end that gives it some, made with `gate`.
+    pub fn empty(gate: Arc<Gate>) -> (Publisher<Endpoints>, Self) {
+        let (publisher, endpoints) = Live::new(Endpoints::default());
+        (publisher, Self { endpoints, gate })
     }
 
     /// Whether a request would not have to wait now.
     pub fn is_ready(&self) -> bool {
-        self.endpoints.get().iter().any(|endpoint| endpoint.is_ready())
+        self.endpoints
+            .get()
+            .list
+            .iter()
+            .any(|endpoint| endpoint.is_ready())
     }
 
-    /// Picks an endpoint; if there is none at all, waits for one, as long as `fail_fast` allows.
+    /// Picks an endpoint; if none may be tried, waits for one, as long as `fail_fast` allows.
     pub async fn pick(&self, now: Instant, fail_fast: Duration) -> Result<Picked, Fault> {
         match self.try_pick(endpoint::on_clock(now)) {
             Some(picked) => Ok(picked),
@@ -45,29 +84,44 @@ impl Balancer {
         }
     }
 
-    /// The less loaded of two; where none can be connected to, one is tried all the same: to wait helps nobody.
+    /// The less loaded of two; where none can be connected to, one is tried all the same: to wait helps nobody. One
+    /// whose breaker is shut is left alone.
     fn try_pick(&self, now: Duration) -> Option<Picked> {
         let endpoints = self.endpoints.get();
-        let mut rng = fastrand::Rng::new();
-        let chosen = p2c::choose(endpoints.len(), &mut rng, |i| endpoints[i].load(now)).or_else(|| {
-            p2c::choose(endpoints.len(), &mut rng, |i| {
-                Some(endpoints[i].load_regardless(now))
-            })
-        })?;
-        Some(Picked::new(endpoints[chosen].clone(), now))
+        // Another thread may take the one request that a probation allows: each time fewer are left to choose from.
+        for _ in 0..=endpoints.list.len() {
+            let chosen = endpoints
+                .choose(|endpoint, share| endpoint.load(now, share))
+                .or_else(|| endpoints.choose(|endpoint, share| endpoint.load_if_reachable(now, share)))?;
+            if let Some(picked) = Picked::new(chosen.clone(), now) {
+                return Some(picked);
+            }
+        }
+        None
     }
 
-    /// Waits until discovery brings an endpoint.
+    /// Waits until discovery brings an endpoint, or the breaker of one lets a request through.
     async fn wait(&self, fail_fast: Duration) -> Result<Picked, Fault> {
         let mut endpoints = self.endpoints.clone();
         let arrival = async {
             loop {
-                endpoints.get_and_mark_seen();
+                // Registered before the look, so that nothing is missed between the two.
+                let mut opened = std::pin::pin!(self.gate.opened());
+                let _not_yet = futures_util::poll!(opened.as_mut());
+                let list = endpoints.get_and_mark_seen();
                 if let Some(picked) = self.try_pick(endpoint::now()) {
                     return picked;
                 }
-                if endpoints.changed().await.is_err() {
-                    std::future::pending::<()>().await;
+                tokio::select! {
+                    changed = endpoints.changed() => if changed.is_err() {
+                        // Those there are stay: only their breakers can change anything.
+                        tokio::select! {
+                            () = opened => {}
+                            () = next_probation(&list.list) => {}
+                        }
+                    },
+                    () = opened.as_mut() => {}
+                    () = next_probation(&list.list) => {}
                 }
             }
         };
@@ -77,26 +131,42 @@ impl Balancer {
     }
 }
 
+/// Waits until the first breaker lets a request through by itself.
+async fn next_probation(endpoints: &[Arc<Endpoint>]) {
+    let next = endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.shut_until())
+        .min();
+    match next {
+        Some(until) => tokio::time::sleep(until.saturating_sub(endpoint::now())).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::endpoint::Params;
     use crate::balance::endpoint::testing::endpoint;
+    use outrigger_policy::backoff::Backoff;
+    use outrigger_policy::breaker::{Accrual, BreakerPolicy, Outcome};
+    use outrigger_policy::outbound::LoadParams;
 
     const FAIL_FAST: Duration = Duration::from_secs(3);
 
     #[tokio::test]
     async fn a_request_waits_for_the_first_endpoint() {
-        let (publisher, balancer) = Balancer::empty();
+        let (publisher, balancer) = Balancer::empty(Arc::default());
         let waiting = tokio::spawn(async move { balancer.pick(Instant::now(), FAIL_FAST).await });
         tokio::task::yield_now().await;
-        publisher.set(vec![endpoint(1)]);
+        publisher.set(Endpoints::new(vec![endpoint(1)]));
         let picked = waiting.await.unwrap().unwrap();
         assert_eq!(picked.endpoint().description().addr.port(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_an_endpoint_a_request_fails_fast() {
-        let (_publisher, balancer) = Balancer::empty();
+        let (_publisher, balancer) = Balancer::empty(Arc::default());
         assert_eq!(
             balancer.pick(Instant::now(), FAIL_FAST).await.unwrap_err().kind,
             Kind::FailFast
@@ -105,9 +175,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_that_can_not_be_reached_is_avoided_while_another_can() {
-        let (publisher, balancer) = Balancer::empty();
-        publisher.set(vec![endpoint(1), endpoint(2)]);
-        balancer.endpoints.get()[0].unreachable();
+        let (publisher, balancer) = Balancer::empty(Arc::default());
+        publisher.set(Endpoints::new(vec![endpoint(1), endpoint(2)]));
+        balancer.endpoints.get().list()[0].unreachable();
         for _ in 0..50 {
             let picked = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap();
             assert_eq!(picked.endpoint().description().addr.port(), 2);
@@ -117,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn with_every_endpoint_unreachable_one_is_tried_all_the_same() {
         let balancer = Balancer::fixed(endpoint(1));
-        balancer.endpoints.get()[0].unreachable();
+        balancer.endpoints.get().list()[0].unreachable();
         assert!(!balancer.is_ready());
         assert!(balancer.pick(Instant::now(), FAIL_FAST).await.is_ok());
     }
@@ -125,11 +195,89 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_is_load_for_as_long_as_it_is_picked() {
         let balancer = Balancer::fixed(endpoint(1));
-        let idle = balancer.endpoints.get()[0].load_regardless(endpoint::now());
+        let idle = balancer.endpoints.get().list()[0]
+            .load_if_reachable(endpoint::now(), 1.0)
+            .unwrap();
         let picked = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap();
-        assert!(picked.endpoint().load_regardless(endpoint::now()) > idle * 1.5);
+        assert!(picked.endpoint().load_if_reachable(endpoint::now(), 1.0).unwrap() > idle * 1.5);
         let endpoint = picked.endpoint().clone();
         drop(picked);
-        assert!(endpoint.load_regardless(endpoint::now()) <= idle);
+        assert!(endpoint.load_if_reachable(endpoint::now(), 1.0).unwrap() <= idle);
+    }
+
+    /// A balancer over endpoints that one failure shuts for a second.
+    fn guarded(ports: &[u16]) -> (Publisher<Endpoints>, Balancer) {
+        let second = Duration::from_secs(1);
+        let breaker = BreakerPolicy {
+            accrual: Accrual::Consecutive(1),
+            backoff: Backoff::try_new(second, second, 0.0).unwrap(),
+            respect_hints: false,
+            min_ready_endpoints: 0,
+        };
+        let params = Params {
+            load: LoadParams::default(),
+            breaker: Some(breaker),
+        };
+        let gate = Arc::<Gate>::default();
+        let list: Vec<_> = ports
+            .iter()
+            .map(|port| endpoint::testing::guarded(*port, params, &gate))
+            .collect();
+        gate.count(list.len());
+        let (publisher, balancer) = Balancer::empty(gate);
+        publisher.set(Endpoints::new(list));
+        (publisher, balancer)
+    }
+
+    async fn pick(balancer: &Balancer) -> Picked {
+        balancer.pick(Instant::now(), FAIL_FAST).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_shut_endpoint_is_left_alone_while_another_is_ready() {
+        let (_publisher, balancer) = guarded(&[1, 2]);
+        let mut failing = pick(&balancer).await;
+        let shut = failing.endpoint().description().addr;
+        failing.judge(Outcome::Failure);
+        assert_eq!(balancer.gate.shut(), 1);
+        for _ in 0..50 {
+            assert_ne!(pick(&balancer).await.endpoint().description().addr, shut);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_all_shut_a_request_waits_for_the_probation_and_the_next_for_its_end() {
+        let (_publisher, balancer) = guarded(&[1]);
+        pick(&balancer).await.judge(Outcome::Failure);
+        assert!(!balancer.is_ready());
+        let started = Instant::now();
+        let mut probe = pick(&balancer).await;
+        assert_eq!(started.elapsed().as_secs(), 1);
+        let other = balancer.clone();
+        let waiting = tokio::spawn(async move { pick(&other).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        probe.judge(Outcome::Success);
+        waiting.await.unwrap();
+        assert_eq!(balancer.gate.shut(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_whose_client_goes_away_leaves_the_endpoint_to_the_next() {
+        let (_publisher, balancer) = guarded(&[1]);
+        pick(&balancer).await.judge(Outcome::Failure);
+        drop(pick(&balancer).await);
+        let started = Instant::now();
+        pick(&balancer).await.judge(Outcome::Success);
+        assert!(started.elapsed().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_stays_shut_fails_requests_in_time() {
+        let (_publisher, balancer) = guarded(&[1]);
+        pick(&balancer).await.judge(Outcome::Failure);
+        let _probe = pick(&balancer).await;
+        let fault = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap_err();
+        assert_eq!(fault.kind, Kind::FailFast);
     }
 }
