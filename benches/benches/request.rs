@@ -32,13 +32,17 @@ use outrigger_proxy::http::client;
 use outrigger_proxy::http::pool;
 use outrigger_proxy::live::Live;
 use outrigger_proxy::net::io::Io;
+use outrigger_proxy::outbound::builder::Builder;
 use outrigger_proxy::outbound::metrics::Metrics;
 use outrigger_proxy::outbound::report::Report;
-use outrigger_proxy::outbound::router::{Builder, Protocol, Target};
+use outrigger_proxy::outbound::router::Protocol;
 use outrigger_proxy::outbound::shared::Outbound;
+use outrigger_proxy::outbound::target::Target;
+use outrigger_proxy::room::Rooms;
 use outrigger_proxy::telemetry::Registry;
 use outrigger_proxy::telemetry::http::HttpMetrics;
 use outrigger_proxy::telemetry::labels::Direction;
+use outrigger_proxy::telemetry::route::RouteMetrics;
 use outrigger_proxy::telemetry::transport::TransportMetrics;
 use outrigger_proxy::tls::{Credentials, TrustAnchors};
 use outrigger_proxy::{balance, outbound};
@@ -53,6 +57,8 @@ criterion_main!(request);
 
 /// Bytes that fit into a pipe.
 const PIPE: usize = 64 * 1024;
+/// Connections that there is room for.
+const CONNECTIONS: usize = 100;
 const NAME: &str = "web.emojivoto.svc.cluster.local";
 
 fn each(c: &mut Criterion) {
@@ -93,23 +99,26 @@ impl Proxy {
         let report = Report {
             metrics: Metrics::register(&mut registry),
             http: HttpMetrics::register(&mut registry),
+            routes: RouteMetrics::register(&mut registry),
             transport: TransportMetrics::register(&mut registry),
             pools: pool::metrics::Metrics::register(&mut registry).pools(Direction::Outbound),
         };
         let credentials = credentials();
         let discovery = Discovery::start(&config.control, &credentials, &metrics, control.handle()).unwrap();
         let (drainer, drain) = drain::channel();
+        let rooms = Rooms::new(CONNECTIONS);
         let builder = Builder::new(
             config.outbound.clone(),
             credentials,
             discovery.clone(),
             report.clone(),
+            rooms.opened.clone(),
             control.handle().clone(),
         );
         let addr = SocketAddr::from(([10, 0, 0, 1], 80));
         let target = Arc::new(Target::new(addr, policy(addr, version), &builder));
         Self {
-            outbound: Outbound::new(config.outbound, discovery, builder, report, drain),
+            outbound: Outbound::new(config.outbound, discovery, builder, report, rooms, drain),
             target,
             _control: control,
             _drainer: drainer,
@@ -138,7 +147,8 @@ impl Proxy {
         let (Protocol::Http1(routes) | Protocol::Http2(routes)) = &router.protocol else {
             unreachable!("the policy says so");
         };
-        let balancer: &balance::Balancer = routes.rules().next().unwrap().1.balancer().unwrap();
+        let backends = routes.rules().next().unwrap().1.backends().unwrap();
+        let balancer: &balance::Balancer = backends.choose().unwrap().balancer().unwrap();
         let picked = balancer
             .pick(tokio::time::Instant::now(), Duration::from_secs(1))
             .await

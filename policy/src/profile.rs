@@ -24,6 +24,9 @@ use crate::route::request::RequestMatch;
 use crate::route::{Route, RouteTable, Rule};
 use crate::timeouts::Timeouts;
 
+/// The route of a policy that comes from a ServiceProfile.
+const PROFILE: &str = "serviceprofile";
+
 /// The service that a request was sent to, for the proxy beside the server.
 const DST_CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
 
@@ -117,6 +120,11 @@ pub fn effective(dialled: SocketAddr, profile: Option<&Profile>, lookup: &Lookup
     }
 }
 
+/// Whether a route is that of a ServiceProfile.
+pub fn is_profile(route: &ResourceRef) -> bool {
+    route.kind.as_ref() == "default" && route.name.as_ref() == PROFILE
+}
+
 /// A policy that forwards to one endpoint, whatever is spoken.
 pub fn forward(name: &str, endpoint: Endpoint) -> OutboundPolicy {
     let meta = Arc::new(ResourceRef::of_default(name));
@@ -173,7 +181,7 @@ impl Lowered {
         if profile.routes.is_empty() && profile.overrides.is_empty() {
             return None;
         }
-        let meta = Arc::new(ResourceRef::of_default("serviceprofile"));
+        let meta = Arc::new(ResourceRef::of_default(PROFILE));
         let authority: Arc<str> = format!("{name}:{port}").into();
         let overrides = overrides(profile, &meta);
         let backends = overrides
@@ -505,7 +513,6 @@ mod tests {
             panic!("{policy:?}");
         };
         assert!(matches!(&opaque.action, OpaqueAction::Forward(to) if balanced_to(to) == expected));
-        assert_eq!(opaque.unenforced(), None);
     }
 
     #[test]

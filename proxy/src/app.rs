@@ -18,7 +18,7 @@ use crate::http::pool;
 use crate::inbound::shared::Inbound;
 use crate::live::Live;
 use crate::net::listen::{self, OriginalDst};
-use crate::outbound::router::Builder;
+use crate::outbound::builder::Builder;
 use crate::outbound::shared::Outbound;
 use crate::room::Rooms;
 use crate::telemetry::connections;
@@ -27,6 +27,7 @@ use crate::telemetry::labels::Direction;
 use crate::telemetry::log::Level;
 use crate::telemetry::process::ProcessMetrics;
 use crate::telemetry::registry::Registry;
+use crate::telemetry::route::RouteMetrics;
 use crate::telemetry::runtime;
 use crate::telemetry::transport::TransportMetrics;
 use crate::tls::{self, Credentials};
@@ -75,6 +76,8 @@ pub struct Metrics {
     pub control: control::Metrics,
     /// Requests of both directions.
     pub http: HttpMetrics,
+    /// Routes of traffic from the application.
+    pub routes: RouteMetrics,
     /// Connections of both directions.
     pub transport: TransportMetrics,
     /// HTTP/2 connections to servers, of both directions.
@@ -95,6 +98,7 @@ impl Metrics {
             process,
             control: control::Metrics::register(registry),
             http: HttpMetrics::register(registry),
+            routes: RouteMetrics::register(registry),
             transport: TransportMetrics::register(registry),
             pools: pool::metrics::Metrics::register(registry),
             inbound: inbound::metrics::Metrics::register(registry),
@@ -117,6 +121,7 @@ impl Metrics {
         outbound::report::Report {
             metrics: self.outbound.clone(),
             http: self.http.clone(),
+            routes: self.routes.clone(),
             transport: self.transport.clone(),
             pools: self.pools.pools(Direction::Outbound),
         }

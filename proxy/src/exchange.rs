@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderMap, Response, StatusCode, Version};
+use outrigger_policy::breaker;
 use outrigger_policy::classify::{self, Class, GrpcStatus};
 use tokio::time::Instant;
 
 use crate::balance::endpoint::Picked;
-use crate::error::{BoxError, Fault, Kind, Side};
-use crate::http::body::{Body, End, Track, Tracked};
+use crate::error::{BoxError, Fault, Kind, Late, Side};
+use crate::http::body::{self, Body, End, Track, Tracked};
 use crate::http::closing::Closing;
 use crate::http::h2::reason;
 use crate::http::headers;
@@ -20,23 +21,52 @@ use crate::net::io::Meter;
 use crate::telemetry::handles::Handles;
 use crate::telemetry::http::Outcome;
 use crate::telemetry::labels::DetectResult;
+use crate::telemetry::route::{BackendHandles, How, RouteHandles};
 use crate::telemetry::transport::TransportHandle;
 
 /// One request and its response.
 ///
-/// It travels with the response's body. Whatever learns of a response learns of it here: metrics, load, limits.
+/// It travels with the response's body. Whatever learns of a response learns of it here: metrics, load, breakers,
+/// limits.
 #[derive(Debug)]
 pub struct Exchange {
     started: Instant,
-    /// Who is counting; `None` until the request has an endpoint or a route.
-    handles: Option<Arc<Handles>>,
-    /// The endpoint at work; let go when the answer's first byte has come.
-    picked: Option<Picked>,
+    /// The attempt under way, or the one that gave the answer.
+    attempt: Option<Attempt>,
+    /// The route it takes, outbound.
+    route: Option<Arc<RouteHandles>>,
     status: StatusCode,
     grpc: Option<GrpcStatus>,
     /// Whether the message is gRPC, so that trailers matter.
     is_grpc: bool,
+    /// What the route reports as having broken it off; empty if nothing did.
+    broken: &'static str,
     _permit: Option<Permit>,
+}
+
+/// A request that was sent somewhere.
+#[derive(Debug)]
+struct Attempt {
+    /// The endpoint's metrics.
+    handles: Arc<Handles>,
+    /// The endpoint, outbound.
+    picked: Option<Picked>,
+    /// The backend's metrics and when it was sent the request, outbound.
+    backend: Option<(Arc<BackendHandles>, Instant)>,
+}
+
+/// How an attempt ended: with the answer that the exchange knows, or with an error by its two names.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    Answered,
+    Broken {
+        /// Label `error` of `response_total`.
+        error: &'static str,
+        /// Label `error` of the routes' families.
+        how: &'static str,
+        /// Whether there was a status before.
+        status: bool,
+    },
 }
 
 /// How many requests may be in flight at the same time.
@@ -91,20 +121,45 @@ impl Exchange {
     pub fn refused() -> Self {
         Self {
             started: Instant::now(),
-            handles: None,
-            picked: None,
+            attempt: None,
+            route: None,
             status: StatusCode::OK,
             grpc: None,
             is_grpc: false,
+            broken: "",
             _permit: None,
         }
     }
 
-    /// The request is counted here, and goes out now.
+    /// The request takes this route.
+    pub fn on(&mut self, route: &Arc<RouteHandles>) {
+        route.request();
+        self.route = Some(route.clone());
+    }
+
+    /// The request is counted here, and goes to the application.
     pub fn dispatch(&mut self, handles: &Arc<Handles>) {
-        self.failed("unclassified");
         handles.request();
-        self.handles = Some(handles.clone());
+        self.attempt = Some(Attempt {
+            handles: handles.clone(),
+            picked: None,
+            backend: None,
+        });
+    }
+
+    /// The request goes to an endpoint of a backend. An attempt before this one has failed to take it.
+    pub fn send(&mut self, picked: Picked, backend: Option<&Arc<BackendHandles>>, now: Instant) {
+        self.give_up("unclassified", "IO");
+        let handles = picked.endpoint().handles().clone();
+        handles.request();
+        if let Some(backend) = backend {
+            backend.request();
+        }
+        self.attempt = Some(Attempt {
+            handles,
+            picked: Some(picked),
+            backend: backend.map(|backend| (backend.clone(), now)),
+        });
     }
 
     /// When the request arrived.
@@ -112,18 +167,43 @@ impl Exchange {
         self.started
     }
 
-    /// The endpoint that has been chosen; one chosen before has failed to take the request.
-    pub fn at(&mut self, picked: Picked) {
-        self.picked = Some(picked);
+    fn heard(&mut self, response: &Response<Body>) {
+        self.status = response.status();
+        self.is_grpc = headers::is_grpc(response.headers());
+        self.grpc = if self.is_grpc {
+            GrpcStatus::of(response.headers())
+        } else {
+            None
+        };
+        if let Some(picked) = self.attempt.as_mut().and_then(|attempt| attempt.picked.as_mut()) {
+            picked.heard(self.status, self.grpc, response.headers());
+        }
+    }
+
+    /// This answer, with the gRPC code that stands in its trailers, is not the one that the client gets: the request
+    /// is sent again.
+    pub fn retried(&mut self, response: &Response<Body>, grpc: Option<GrpcStatus>) {
+        self.heard(response);
+        self.grpc = grpc.or(self.grpc);
+        self.end_attempt(Ended::Answered);
+    }
+
+    /// The attempt has ended without an answer, and the request is sent again.
+    pub fn retried_after(&mut self, fault: &Fault) {
+        match attempt_labels(fault) {
+            Some((error, how)) => self.give_up(error, how),
+            None => {
+                // What can't be reached is answered for (RFC 9110 §15.6.3), here too.
+                self.status = fault.kind.answer().status;
+                self.grpc = None;
+                self.end_attempt(Ended::Answered);
+            }
+        }
     }
 
     /// Follows the answer to its end.
     pub fn track(mut self, response: Response<Body>) -> Response<Tracked<Self>> {
-        self.status = response.status();
-        self.is_grpc = headers::is_grpc(response.headers());
-        if self.is_grpc {
-            self.grpc = GrpcStatus::of(response.headers());
-        }
+        self.heard(&response);
         response.map(|body| Tracked::new(body, self))
     }
 
@@ -137,57 +217,113 @@ impl Exchange {
         context: &str,
         closing: &Closing,
     ) -> Result<Response<Tracked<Self>>, BoxError> {
-        // How soon it failed says nothing of how fast the endpoint is.
-        self.picked = None;
         if asked.version == Version::HTTP_2
             && let Some(reason) = fault.source.as_deref().and_then(|source| reason::of(source))
             && let Some(source) = fault.source.take()
         {
-            self.failed(reset_label(reason));
+            self.broken = reset_name(reason);
+            self.give_up(reset_label(reason), self.broken);
+            self.finish_route();
             return Err(source);
+        }
+        if let Some((error, how)) = attempt_labels(&fault) {
+            self.give_up(error, how);
+            self.broken = how;
+        }
+        if let Some(picked) = self.attempt.as_mut().and_then(|attempt| attempt.picked.take()) {
+            // How soon it failed says nothing of how fast the endpoint is.
+            failed(picked);
         }
         if fault.kind.answer().close && asked.version == Version::HTTP_2 {
             closing.ask();
         }
-        Ok(self.track(respond::to_fault(&fault, context, asked)))
+        let response = respond::to_fault(&fault, context, asked);
+        self.status = fault.kind.answer().status;
+        self.is_grpc = asked.grpc;
+        self.grpc = asked.grpc.then(|| GrpcStatus(fault.kind.answer().grpc.into()));
+        Ok(response.map(|body| Tracked::new(body, self)))
     }
 
-    /// There will be no response, or another endpoint is to give it.
-    fn failed(&mut self, error: &'static str) {
-        if let Some(handles) = self.handles.take() {
-            handles.response(Outcome {
-                status: None,
-                success: false,
-                grpc: None,
-                error,
-            });
-        }
+    /// There will be no answer of this attempt.
+    fn give_up(&mut self, error: &'static str, how: &'static str) {
+        let status = false;
+        self.end_attempt(Ended::Broken { error, how, status });
     }
 
-    fn record(&self, error: &'static str) {
-        let Some(handles) = &self.handles else { return };
+    fn end_attempt(&mut self, ended: Ended) {
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        let (error, how, has_status) = match ended {
+            Ended::Answered => ("", "", true),
+            Ended::Broken { error, how, status } => (error, how, status),
+        };
         let class = if error.is_empty() {
-            classify::response(self.status, self.grpc)
+            self.class()
         } else {
             Class::Failure
         };
-        handles.response(Outcome {
-            status: Some(self.status.as_u16()),
+        attempt.handles.response(Outcome {
+            status: has_status.then(|| self.status.as_u16()),
             success: class == Class::Success,
-            grpc: self.grpc.map(|grpc| grpc.0),
+            grpc: self.grpc.filter(|_| has_status).map(|grpc| grpc.0),
             error,
         });
+        if let Some((backend, sent)) = &attempt.backend {
+            let success = class == Class::Success;
+            backend.finish(self.how(how, has_status), success, sent.elapsed());
+        }
+        if let Some(mut picked) = attempt.picked {
+            picked.judge(self.judgement(class, how));
+        }
+    }
+
+    /// What the route's classes say of the answer.
+    fn class(&self) -> Class {
+        let classes = self.route.as_ref().map_or(&[][..], |route| route.classes());
+        classify::response_by(classes, self.status, self.grpc)
+    }
+
+    fn judgement(&self, class: Class, how: &'static str) -> breaker::Outcome {
+        let limited =
+            self.status == StatusCode::TOO_MANY_REQUESTS || self.grpc == Some(GrpcStatus::RESOURCE_EXHAUSTED);
+        match class {
+            _ if how == CANCELLED => breaker::Outcome::Cancelled,
+            _ if how.is_empty() && limited => breaker::Outcome::Limited,
+            Class::Success => breaker::Outcome::Success,
+            Class::Failure => breaker::Outcome::Failure,
+        }
+    }
+
+    fn how(&self, error: &'static str, has_status: bool) -> How {
+        How {
+            status: has_status.then(|| self.status.as_u16()),
+            grpc: self.grpc.filter(|_| has_status),
+            error,
+        }
+    }
+
+    fn finish_route(&mut self) {
+        let success = self.broken.is_empty() && self.class() == Class::Success;
+        if let Some(route) = self.route.take() {
+            let how = self.how(self.broken, self.broken.is_empty());
+            route.finish(how, success, self.started.elapsed());
+        }
     }
 }
 
 impl Track for Exchange {
     fn first_frame(&mut self) {
         let now = Instant::now();
-        if let Some(handles) = &self.handles {
-            handles.latency(self.status.as_u16(), now.saturating_duration_since(self.started));
+        let latency = now.saturating_duration_since(self.started);
+        if let Some(attempt) = &mut self.attempt {
+            attempt.handles.latency(self.status.as_u16(), latency);
+            if let Some(picked) = &mut attempt.picked {
+                picked.answered(now);
+            }
         }
-        if let Some(picked) = self.picked.take() {
-            picked.answered(now);
+        if let Some(route) = &self.route {
+            route.latency(self.status, latency);
         }
     }
 
@@ -197,11 +333,60 @@ impl Track for Exchange {
         }
     }
 
-    fn finish(self, end: End<'_>) {
-        self.record(match end {
-            End::Complete | End::Dropped => "",
-            End::Failed(error) => reason::of(error).map_or("unclassified", reset_label),
-        });
+    fn finish(mut self, end: End<'_>) {
+        let (error, how) = match end {
+            End::Complete => ("", self.broken),
+            End::Dropped => ("", CANCELLED),
+            End::Failed(body::Error::Late(late, _)) => ("timeout", late_name(*late)),
+            End::Failed(error) => reason::of(error).map_or(("unclassified", "IO"), |reason| {
+                (reset_label(reason), reset_name(reason))
+            }),
+        };
+        self.broken = how;
+        if error.is_empty() && how != CANCELLED {
+            self.end_attempt(Ended::Answered);
+        } else {
+            let status = true;
+            self.end_attempt(Ended::Broken { error, how, status });
+        }
+        self.finish_route();
+    }
+}
+
+/// The client went away before the end.
+const CANCELLED: &str = "CANCEL";
+
+/// An endpoint that could not be reached, or said nothing.
+fn failed(mut picked: Picked) {
+    picked.judge(breaker::Outcome::Failure);
+}
+
+/// The two `error` labels of an attempt that a fault ended, `None` where the fault counts as an answer.
+fn attempt_labels(fault: &Fault) -> Option<(&'static str, &'static str)> {
+    match fault.kind {
+        Kind::Timeout(late) => Some(("timeout", late_name(late))),
+        Kind::FailFast => Some(("unclassified", "FAIL_FAST")),
+        Kind::Overloaded => Some(("unclassified", "LOAD_SHED")),
+        _ => None,
+    }
+}
+
+fn late_name(late: Late) -> &'static str {
+    match late {
+        Late::Request => "REQUEST_TIMEOUT",
+        Late::Headers | Late::Try => "RESPONSE_HEADERS_TIMEOUT",
+        Late::Response => "RESPONSE_STREAM_TIMEOUT",
+        Late::Idle => "IDLE_TIMEOUT",
+    }
+}
+
+/// The `error` label of routes for a stream that was reset.
+fn reset_name(reason: h2::Reason) -> &'static str {
+    match reason {
+        h2::Reason::CANCEL => CANCELLED,
+        h2::Reason::REFUSED_STREAM => "REFUSED",
+        h2::Reason::ENHANCE_YOUR_CALM => "ENHANCE_YOUR_CALM",
+        _ => "RESET",
     }
 }
 
@@ -269,6 +454,6 @@ mod tests {
 
     #[test]
     fn an_exchange_is_small() {
-        assert!(size_of::<Exchange>() <= 96, "{}", size_of::<Exchange>());
+        assert!(size_of::<Exchange>() <= 168, "{}", size_of::<Exchange>());
     }
 }

@@ -145,6 +145,8 @@ struct Shared {
     open: Mutex<bool>,
     opened: Condvar,
     closed: AtomicBool,
+    /// Requests that are still to be answered with 503.
+    failing: AtomicUsize,
 }
 
 impl Echo {
@@ -176,6 +178,11 @@ impl Echo {
     pub fn open_gate(&self) {
         *self.shared.open.lock().unwrap() = true;
         self.shared.opened.notify_all();
+    }
+
+    /// Answers the next requests with 503, so many of them.
+    pub fn fail(&self, requests: usize) {
+        self.shared.failing.store(requests, Ordering::Relaxed);
     }
 
     /// Closes every connection that comes from now on.
@@ -217,9 +224,18 @@ fn answer_all(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             .map(|(name, value)| format!("{name}: {value}\n"))
             .collect();
         let body = format!("{}\n{first}\n{lines}", shared.name);
+        let one_less = |left: usize| left.checked_sub(1);
+        let failing = shared
+            .failing
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        let status = if failing.is_ok() {
+            "503 Service Unavailable"
+        } else {
+            "200 OK"
+        };
         write!(
             writer,
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )?;
     }

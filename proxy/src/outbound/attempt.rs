@@ -1,39 +1,58 @@
-//! Sends a request to an endpoint, and to another one when nothing of it was written.
+//! One attempt: filters, a backend, an endpoint; and another endpoint when nothing of the request was written.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri, Version};
 use outrigger_policy::endpoint::ProtocolHint;
+use outrigger_policy::route::filter::{self, Filter, Filtered};
 use tokio::time::Instant;
 
-use crate::balance::Balancer;
 use crate::balance::endpoint::Endpoint;
 use crate::drain::Drain;
 use crate::error::{Fault, Kind, Side};
 use crate::exchange::Exchange;
 use crate::http::body::Body;
+use crate::http::deadline::Deadline;
 use crate::http::headers::{self, DST_CANONICAL, ORIG_PROTO, PROXY_CONNECTION, PROXY_ERROR, REQUIRE_ID};
 use crate::http::orig_proto;
 use crate::http::pool::Failed;
+use crate::http::respond::{self, Asked};
 use crate::http::upgrade::{self, Wanted};
+use crate::outbound::backends::Backend;
+use crate::outbound::rule::Rule;
 
-/// Endpoints tried for one request, each only if the one before took nothing of it.
+/// Endpoints tried for one attempt, each only if the one before took nothing of it.
 const MAX_ENDPOINTS: usize = 3;
 
-/// Where a request goes.
+/// The way of a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct To<'a> {
-    /// The endpoints.
-    pub(super) balancer: &'a Balancer,
+pub(super) struct Way<'a> {
+    /// The rule that it takes.
+    pub(super) rule: &'a Rule,
+    /// The length of the path prefix that the rule matched, if it matched one.
+    pub(super) prefix: Option<usize>,
+    /// How the client asked.
+    pub(super) asked: Asked,
     /// How long it waits for an endpoint.
     pub(super) fail_fast: Duration,
     /// What the application dialled: the host of a request that names none.
     pub(super) dialled: SocketAddr,
 }
 
-/// What is needed to make a request again what the application sent: each attempt starts from there.
+/// What is taken from a request before it is sent for the first time.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The application asks for a tunnel, which can be made once.
+    tunnel: Option<Wanted>,
+    is_tunnel: bool,
+    /// The identity that the application insists on.
+    required: Option<HeaderValue>,
+}
+
+/// What is needed to make a request again what the application sent: each endpoint starts from there.
 #[derive(Debug)]
 struct Origin {
     version: Version,
@@ -46,30 +65,112 @@ struct Origin {
     dialled: SocketAddr,
 }
 
-/// Sends a request, which leaves an empty one behind, and gives back the answer as the application is to see it.
+impl Prepared {
+    /// Takes it, and makes the request fit to be sent on.
+    pub(super) fn of(request: &mut Request<Body>) -> Self {
+        let tunnel = upgrade::prepare(request);
+        let required = if headers::has_linkerds(request.headers()) {
+            request.headers_mut().remove(REQUIRE_ID)
+        } else {
+            None
+        };
+        Self {
+            is_tunnel: tunnel.is_some(),
+            tunnel,
+            required,
+        }
+    }
+
+    /// Whether the request asks for a tunnel.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel
+    }
+}
+
+/// Sends a request once, which leaves an empty one behind. The answer is as the application is to see it, and comes
+/// within the limits of time; so does its body.
 pub(super) async fn send(
-    to: To<'_>,
+    way: Way<'_>,
+    deadline: &Deadline,
+    per_try: Option<Duration>,
+    prepared: &mut Prepared,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
     drain: &Drain,
 ) -> Result<Response<Body>, Fault> {
-    let tunnel = upgrade::prepare(request);
-    let required = if headers::has_linkerds(request.headers()) {
-        request.headers_mut().remove(REQUIRE_ID)
-    } else {
-        None
-    };
-    let mut origin = Origin::of(request, tunnel.is_some(), to.dialled);
+    let place = |backend: &Backend| format!("route {}: backend {}: ", way.rule.meta, backend.meta);
+    if !way.rule.policy.filters.is_empty()
+        && let Some(answer) = Box::pin(filtered(&way.rule.policy.filters, way, deadline, request)).await?
+    {
+        return Ok(answer);
+    }
+    let backend = way
+        .rule
+        .backends()?
+        .choose()
+        .map_err(|fault| fault.at(|| format!("route {}: ", way.rule.meta)))?;
+    if !backend.filters.is_empty()
+        && let Some(answer) = Box::pin(filtered(&backend.filters, way, deadline, request)).await?
+    {
+        return Ok(answer);
+    }
+    let (attempt, body) = deadline.attempt(per_try, std::mem::take(request.body_mut()));
+    *request.body_mut() = body;
+    let mut sent = pin!(dispatch(way, backend, prepared, request, exchange, drain));
+    // By reference: a future that is passed on by value is kept twice.
+    let sent = attempt.headers(sent.as_mut()).await;
+    let mut response = sent.flatten().map_err(|fault| fault.at(|| place(backend)))?;
+    filter::response(&backend.filters, response.headers_mut());
+    filter::response(&way.rule.policy.filters, response.headers_mut());
+    Ok(response.map(|body| attempt.deadline().body(body)))
+}
+
+/// Does to a request what filters say, and waits if they say so. `Some`: one of them has answered it.
+async fn filtered(
+    filters: &[Filter],
+    way: Way<'_>,
+    deadline: &Deadline,
+    request: &mut Request<Body>,
+) -> Result<Option<Response<Body>>, Fault> {
+    let authority = headers::authority(request).to_owned();
+    let (mut head, body) = std::mem::take(request).into_parts();
+    let filtered = filter::request(
+        filters,
+        &mut head,
+        &authority,
+        way.prefix,
+        &mut fastrand::Rng::new(),
+    );
+    *request = Request::from_parts(head, body);
+    match filtered {
+        Filtered::Pass(wait) if wait.is_zero() => Ok(None),
+        Filtered::Pass(wait) => deadline.sleep(wait).await.map(|()| None),
+        Filtered::Fail(failure) => Ok(Some(respond::injected(failure, way.asked))),
+        Filtered::Redirect { status, location } => Ok(Some(respond::redirect(status, location, way.asked))),
+        Filtered::Inapplicable(why) => Err(Fault::because(Kind::Policy, Side::Control, why)),
+    }
+}
+
+/// Sends a request to an endpoint of a backend, and to another one when nothing of it was written.
+async fn dispatch(
+    way: Way<'_>,
+    backend: &Backend,
+    prepared: &mut Prepared,
+    request: &mut Request<Body>,
+    exchange: &mut Exchange,
+    drain: &Drain,
+) -> Result<Response<Body>, Fault> {
+    let balancer = backend.balancer()?;
+    let mut origin = Origin::of(request, prepared.is_tunnel, way.dialled);
     let mut now = exchange.started();
     for tried in 1.. {
-        let picked = to.balancer.pick(now, to.fail_fast).await?;
+        let picked = balancer.pick(now, way.fail_fast).await?;
         let endpoint = picked.endpoint().clone();
-        exchange.dispatch(endpoint.handles());
-        exchange.at(picked);
-        check_identity(&endpoint, required.as_ref())?;
+        exchange.send(picked, backend.handles.as_ref(), now);
+        check_identity(&endpoint, prepared.required.as_ref())?;
         let carried = origin.address(request, &endpoint)?;
         match endpoint.pool().send(request).await {
-            Ok(response) => return received(response, &origin, carried, tunnel, drain),
+            Ok(response) => return received(response, &origin, carried, prepared.tunnel.take(), drain),
             Err(Failed { fault, unsent }) => {
                 if matches!(
                     fault.kind,
@@ -77,8 +178,14 @@ pub(super) async fn send(
                 ) {
                     endpoint.unreachable();
                 }
-                if !unsent || tried == MAX_ENDPOINTS || !to.balancer.is_ready() {
-                    return Err(fault);
+                if !unsent || tried == MAX_ENDPOINTS || !balancer.is_ready() {
+                    let addr = endpoint.description().addr;
+                    return Err(fault.at(|| {
+                        format!(
+                            "route {}: backend {}: endpoint {addr}: ",
+                            way.rule.meta, backend.meta
+                        )
+                    }));
                 }
                 origin.restore(request);
                 now = Instant::now();

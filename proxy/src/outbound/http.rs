@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use http::{Request, Response, Version};
-use outrigger_policy::route::Head;
+use outrigger_policy::route::{Found, Head};
 
-use crate::balance::Balancer;
 use crate::error::{self, BoxError, Fault, Kind, Side};
 use crate::exchange::Exchange;
 use crate::http::body::{Body, Tracked};
@@ -13,9 +12,12 @@ use crate::http::closing::Closing;
 use crate::http::headers::{self, ORIG_PROTO};
 use crate::http::respond::Asked;
 use crate::http::target;
-use crate::outbound::attempt;
-use crate::outbound::router::{Router, Target};
+use crate::outbound::attempt::Way;
+use crate::outbound::retry;
+use crate::outbound::router::Router;
+use crate::outbound::rule::Rule;
 use crate::outbound::shared::Outbound;
+use crate::outbound::target::Target;
 
 /// A connection of the application on which HTTP is spoken.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ pub(super) async fn request(
     };
     let mut exchange = Exchange::open(permit);
     let router = connection.target.router();
-    match forward(&connection, &router, &mut request, &mut exchange).await {
+    match forward(&connection, &router, asked, &mut request, &mut exchange).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => refuse(&connection, exchange, fault, asked),
     }
@@ -64,22 +66,28 @@ pub(super) async fn request(
 async fn forward(
     connection: &Connection,
     router: &Router,
+    asked: Asked,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Fault> {
     target::check(request, &connection.outbound.config.head_limits)?;
     // Proxies tell each other, applications do not.
     request.headers_mut().remove(ORIG_PROTO);
-    let to = attempt::To {
-        balancer: route(router, request)?,
-        fail_fast: connection.outbound.config.http_fail_fast,
+    let found = route(router, request)?;
+    exchange.on(&found.then.handles);
+    let outbound = &connection.outbound;
+    let way = Way {
+        rule: found.then,
+        prefix: found.prefix(),
+        asked,
+        fail_fast: outbound.config.http_fail_fast,
         dialled: connection.target.dialled(),
     };
-    attempt::send(to, request, exchange, &connection.outbound.drain).await
+    retry::send(way, request, exchange, &outbound.replays, &outbound.drain).await
 }
 
-/// Finds the balancer of the route that the request takes.
-fn route<'a>(router: &'a Router, request: &Request<Body>) -> Result<&'a Balancer, Fault> {
+/// Finds the rule that the request takes.
+fn route<'a>(router: &'a Router, request: &Request<Body>) -> Result<Found<'a, Rule>, Fault> {
     let head = Head {
         host: headers::authority(request),
         method: request.method(),
@@ -94,10 +102,9 @@ fn route<'a>(router: &'a Router, request: &Request<Body>) -> Result<&'a Balancer
             "the destination takes no HTTP any more: connect again",
         )
     })?;
-    let found = routes
+    routes
         .find(&head)
-        .ok_or_else(|| Fault::new(Kind::NoRoute, Side::Client))?;
-    found.then.balancer()
+        .ok_or_else(|| Fault::new(Kind::NoRoute, Side::Client))
 }
 
 /// Answers a fault.

@@ -17,6 +17,7 @@ use crate::outbound::metrics::{self, Detected, HttpError, Metrics, Protocol, Tcp
 use crate::telemetry::handles::Handles;
 use crate::telemetry::http::{EndpointLabels, HttpMetrics};
 use crate::telemetry::labels::{Dst, NoTls, Parent, Target, TlsConnect};
+use crate::telemetry::route::RouteMetrics;
 use crate::telemetry::transport::{TransportLabels, TransportMetrics};
 
 /// The families that outbound traffic reports to.
@@ -26,6 +27,8 @@ pub struct Report {
     pub metrics: Metrics,
     /// Requests and responses.
     pub http: HttpMetrics,
+    /// Routes and their backends.
+    pub routes: RouteMetrics,
     /// Connections.
     pub transport: TransportMetrics,
     /// HTTP/2 connections to servers.

@@ -10,12 +10,17 @@ use crate::config;
 use crate::control::{Discovery, DiscoveryError};
 use crate::drain::Drain;
 use crate::exchange::Limit;
+use crate::http::replay::Memory;
+use crate::outbound::builder::Builder;
 use crate::outbound::report::Report;
-use crate::outbound::router::{Builder, Target};
+use crate::outbound::target::Target;
 use crate::room::Rooms;
 
 /// Destinations remembered at the same time; more are served, and looked up each time.
 const MAX_TARGETS: usize = 10_000;
+
+/// Bytes of request bodies that are kept to be sent again, of all requests together.
+const MAX_REPLAY_BYTES: usize = 64 << 20;
 
 /// Everything that connections from the application share.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub struct Outbound {
     pub(crate) builder: Arc<Builder>,
     pub(crate) targets: Cache<SocketAddr, Target, DiscoveryError>,
     pub(crate) limit: Limit,
+    /// For request bodies that may be sent again.
+    pub(crate) replays: Memory,
     pub(crate) report: Report,
     pub(crate) rooms: Rooms,
     pub(crate) drain: Drain,
@@ -43,6 +50,7 @@ impl Outbound {
         Arc::new(Self {
             targets: Cache::new(config.discovery_idle, MAX_TARGETS),
             limit: Limit::new(config.max_in_flight),
+            replays: Memory::new(MAX_REPLAY_BYTES),
             config,
             discovery,
             builder,

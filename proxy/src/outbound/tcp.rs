@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outrigger_policy::breaker::Outcome;
 use outrigger_policy::outbound::{TlsRoute, find_tls};
 use tokio::time::Instant;
 
@@ -70,15 +71,16 @@ pub(super) async fn tls(
 /// Opens a connection to the least loaded endpoint that takes one.
 async fn connect(balancer: &Balancer, fail_fast: Duration) -> Result<(Io, Picked), Fault> {
     for tried in 1.. {
-        let picked = balancer.pick(Instant::now(), fail_fast).await?;
+        let mut picked = balancer.pick(Instant::now(), fail_fast).await?;
         match picked.endpoint().pool().dial().connect(None).await {
             Ok(io) => {
-                picked.answered(Instant::now());
+                picked.connected(Instant::now());
                 return Ok((io, picked));
             }
             Err(fault) if fault.side == Side::Proxy => return Err(fault),
             Err(fault) => {
                 picked.endpoint().unreachable();
+                picked.judge(Outcome::Failure);
                 if tried == MAX_ENDPOINTS || !balancer.is_ready() {
                     return Err(fault);
                 }

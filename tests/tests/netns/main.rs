@@ -12,6 +12,7 @@ mod lifecycle;
 mod pools;
 mod refusals;
 mod rolling;
+mod routes;
 mod seen;
 mod slow;
 mod soak;

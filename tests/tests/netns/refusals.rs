@@ -7,27 +7,18 @@ use outrigger_e2e::http::{self, Echo};
 use outrigger_e2e::mesh::{Mesh, Meshed, until_status};
 use outrigger_e2e::wait;
 
-/// Edits the headers of what goes to `/edited`, and leaves the rest alone.
-const EDIT: &str = "apiVersion: gateway.networking.k8s.io/v1
+/// Copies what goes to `/mirrored`, and leaves the rest alone.
+const MIRROR: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {name: edit, namespace: demo}
+metadata: {name: mirror, namespace: demo}
 spec:
   parentRefs: [{group: core, kind: Service, name: web, port: 80}]
   rules:
-    - matches: [{path: {type: PathPrefix, value: /edited}}]
-      filters: [{type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: x-a, value: b}]}}]
+    - matches: [{path: {type: PathPrefix, value: /mirrored}}]
+      filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}]
       backendRefs: [{name: web, port: 80}]
     - matches: [{path: {type: PathPrefix, value: /}}]
       backendRefs: [{name: web, port: 80}]
-";
-
-/// Gives up on what takes longer than a second.
-const PROFILE: &str = "apiVersion: linkerd.io/v1alpha2
-kind: ServiceProfile
-metadata: {name: web.demo.svc.cluster.local, namespace: demo}
-spec:
-  routes:
-    - {name: all, condition: {pathRegex: '/.*'}, timeout: 1s}
 ";
 
 /// Takes ten requests each second.
@@ -68,28 +59,19 @@ fn remove(mesh: &Mesh, file: &str) {
 }
 
 #[test]
-fn a_filter_refuses_its_rule_and_no_other_until_it_is_gone() {
+fn a_mirror_refuses_its_rule_and_no_other_until_it_is_gone() {
     let (mesh, _server, client, web) = web();
-    mesh.write("edit.yaml", EDIT);
-    until_refused(&client, web, "/edited", "request_header_modifier is not enforced");
+    mesh.write("mirror.yaml", MIRROR);
+    until_refused(&client, web, "/mirrored", "a mirror is not enforced");
     assert_eq!(
         http::get(&client, web, "web", "/plain", &["connection: close"]).status,
         200
     );
-    remove(&mesh, "edit.yaml");
+    remove(&mesh, "mirror.yaml");
     wait::until("the route to be gone", || {
-        let response = http::get(&client, web, "web", "/edited", &["connection: close"]);
+        let response = http::get(&client, web, "web", "/mirrored", &["connection: close"]);
         (response.status == 200).then_some(())
     });
-}
-
-#[test]
-fn the_routes_of_a_service_profile_are_refused_until_they_are_gone() {
-    let (mesh, _server, client, web) = web();
-    mesh.write("profile.yaml", PROFILE);
-    until_refused(&client, web, "/", "is not enforced");
-    remove(&mesh, "profile.yaml");
-    until_status(&client, web, "web", 200);
 }
 
 #[test]

@@ -1,0 +1,79 @@
+//! A destination: what the application dialled, and the router that leads on from there.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outrigger_policy::outbound::OutboundPolicy;
+
+use crate::live::{Live, Publisher};
+use crate::net::detect::first::Hint;
+use crate::net::io::Meter;
+use crate::outbound::builder::Builder;
+use crate::outbound::router::Router;
+
+/// A destination: what the application dialled, and the router that leads on from there.
+#[derive(Debug)]
+pub struct Target {
+    dialled: SocketAddr,
+    router: Live<Router>,
+    hint: Arc<Hint>,
+    accepted: Arc<dyn Meter>,
+}
+
+impl Target {
+    /// Makes a policy live, and keeps it so for as long as the target is held.
+    pub fn new(dialled: SocketAddr, mut policy: Live<OutboundPolicy>, builder: &Arc<Builder>) -> Self {
+        let (publisher, router) = Live::new(builder.router(&policy.get_and_mark_seen(), None));
+        let hint = Arc::new(Hint::default());
+        let rebuilding = rebuild(policy, publisher, hint.clone(), builder.clone());
+        builder.spawn(rebuilding);
+        Self {
+            dialled,
+            router,
+            hint,
+            accepted: builder.accepted(dialled),
+        }
+    }
+
+    /// What the application dialled.
+    pub fn dialled(&self) -> SocketAddr {
+        self.dialled
+    }
+
+    /// The router as it is now.
+    pub fn router(&self) -> Arc<Router> {
+        self.router.get()
+    }
+
+    /// Whether the server there was seen to speak first.
+    pub(super) fn hint(&self) -> &Hint {
+        &self.hint
+    }
+
+    /// Counts a connection from the application.
+    pub fn accepted(&self) -> Arc<dyn Meter> {
+        self.accepted.clone()
+    }
+}
+
+/// Follows a policy's changes until nobody holds the router.
+async fn rebuild(
+    mut policy: Live<OutboundPolicy>,
+    publisher: Publisher<Router>,
+    hint: Arc<Hint>,
+    builder: Arc<Builder>,
+) {
+    loop {
+        tokio::select! {
+            changed = policy.changed() => match changed {
+                Ok(policy) => {
+                    hint.forget();
+                    publisher.set(builder.router(&policy, Some(&publisher.get())));
+                }
+                // The last policy stays; its backends must not be forgotten while the target is in use.
+                Err(_ended) => return publisher.unused().await,
+            },
+            () = publisher.unused() => return,
+        }
+    }
+}
