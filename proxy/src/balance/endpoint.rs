@@ -15,7 +15,7 @@ use outrigger_policy::hint;
 use outrigger_policy::outbound::{LoadParams, PenaltyParams};
 use tokio::time::Instant;
 
-use crate::balance::gate::Gate;
+use crate::balance::siblings::Siblings;
 use crate::http::pool::Pool;
 use crate::telemetry::handles::Handles;
 
@@ -36,17 +36,17 @@ pub struct Endpoint {
     backoff: Backoff,
     /// The application beside this proxy.
     local: bool,
-    guard: Option<Guard>,
+    breaker: Option<SharedBreaker>,
 }
 
-/// A circuit breaker and the gate of the balancer that it belongs to.
+/// A circuit breaker, and the other endpoints of its balancer.
 #[derive(Debug)]
-struct Guard {
-    breaker: Mutex<Breaker>,
+struct SharedBreaker {
+    state: Mutex<Breaker>,
     /// Microseconds on [`now`]'s clock before which the breaker admits nothing; [`NEVER`] while that is up to the
     /// request on probation. Written with the breaker's lock held, and read without it.
     shut_until: AtomicU64,
-    gate: Arc<Gate>,
+    siblings: Arc<Siblings>,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -72,13 +72,13 @@ pub struct Picked {
 }
 
 impl Endpoint {
-    /// An endpoint that nothing is known about but its description. `gate` is its balancer's.
+    /// An endpoint that nothing is known about but its description. `siblings` are those of its balancer.
     pub fn new(
         description: Description,
         pool: Arc<Pool>,
         handles: Arc<Handles>,
         params: Params,
-        gate: &Arc<Gate>,
+        siblings: &Arc<Siblings>,
         backoff: Backoff,
         local: bool,
     ) -> Self {
@@ -93,7 +93,9 @@ impl Endpoint {
             unreachable_until: AtomicU64::new(0),
             backoff,
             local,
-            guard: params.breaker.map(|policy| Guard::new(policy, gate.clone())),
+            breaker: params
+                .breaker
+                .map(|policy| SharedBreaker::new(policy, siblings.clone())),
         }
     }
 
@@ -143,7 +145,7 @@ impl Endpoint {
 
     /// When its breaker lets a request through again, if that is a matter of time only.
     pub fn shut_until(&self) -> Option<Duration> {
-        let until = self.guard.as_ref()?.shut_until.load(Ordering::Relaxed);
+        let until = self.breaker.as_ref()?.shut_until.load(Ordering::Relaxed);
         (until != NEVER).then(|| Duration::from_micros(until))
     }
 
@@ -168,22 +170,22 @@ impl Endpoint {
     }
 
     fn is_shut(&self, now: u64) -> bool {
-        let guard = self.guard.as_ref();
-        guard.is_some_and(|guard| guard.shut_until.load(Ordering::Relaxed) > now)
+        let breaker = self.breaker.as_ref();
+        breaker.is_some_and(|breaker| breaker.shut_until.load(Ordering::Relaxed) > now)
     }
 }
 
-impl Guard {
-    fn new(policy: BreakerPolicy, gate: Arc<Gate>) -> Self {
+impl SharedBreaker {
+    fn new(policy: BreakerPolicy, siblings: Arc<Siblings>) -> Self {
         Self {
-            breaker: Mutex::new(Breaker::new(policy)),
+            state: Mutex::new(Breaker::new(policy)),
             shut_until: AtomicU64::new(0),
-            gate,
+            siblings,
         }
     }
 
     fn admit(&self, now: Duration) -> Option<Ticket> {
-        let mut breaker = lock(&self.breaker);
+        let mut breaker = lock(&self.state);
         let ticket = breaker.admit(now);
         self.show(&breaker, now);
         ticket
@@ -191,18 +193,18 @@ impl Guard {
 
     fn record(&self, ticket: Ticket, outcome: Outcome, hint: Option<Duration>) {
         let now = now();
-        let mut breaker = lock(&self.breaker);
+        let mut breaker = lock(&self.state);
         let was_ready = breaker.state(now) == State::Ready;
-        let others = || self.gate.ready().saturating_sub(1);
+        let others = || self.siblings.ready().saturating_sub(1);
         breaker.record(ticket, outcome, hint, now, others, &mut fastrand::Rng::new());
         let is_ready = breaker.state(now) == State::Ready;
         self.show(&breaker, now);
         drop(breaker);
         match (was_ready, is_ready) {
-            (true, false) => self.gate.enter_shut(),
-            (false, true) => self.gate.leave_shut(),
+            (true, false) => self.siblings.enter_shut(),
+            (false, true) => self.siblings.leave_shut(),
             // A probation that was cancelled is free for another request.
-            (false, false) => self.gate.open(),
+            (false, false) => self.siblings.open(),
             (true, true) => {}
         }
     }
@@ -217,10 +219,10 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for SharedBreaker {
     fn drop(&mut self) {
-        if lock(&self.breaker).state(now()) != State::Ready {
-            self.gate.leave_shut();
+        if lock(&self.state).state(now()) != State::Ready {
+            self.siblings.leave_shut();
         }
     }
 }
@@ -228,8 +230,8 @@ impl Drop for Guard {
 impl Picked {
     /// Takes an endpoint, and counts as load; `None` if its breaker has just been shut. The time is [`now`]'s.
     pub fn new(endpoint: Arc<Endpoint>, now: Duration) -> Option<Self> {
-        let ticket = match &endpoint.guard {
-            Some(guard) => Some(guard.admit(now)?),
+        let ticket = match &endpoint.breaker {
+            Some(breaker) => Some(breaker.admit(now)?),
             None => None,
         };
         endpoint.pending.fetch_add(1, Ordering::Relaxed);
@@ -283,8 +285,8 @@ impl Picked {
 
     /// How the exchange ended, for the breaker. Only the first word counts.
     pub fn judge(&mut self, outcome: Outcome) {
-        if let (Some(guard), Some(ticket)) = (&self.endpoint.guard, self.ticket.take()) {
-            guard.record(ticket, outcome, self.hint);
+        if let (Some(breaker), Some(ticket)) = (&self.endpoint.breaker, self.ticket.take()) {
+            breaker.record(ticket, outcome, self.hint);
         }
     }
 
@@ -342,7 +344,7 @@ pub(crate) mod testing {
     }
 
     /// The same with a breaker.
-    pub(crate) fn guarded(port: u16, params: Params, gate: &Arc<Gate>) -> Arc<Endpoint> {
+    pub(crate) fn guarded(port: u16, params: Params, siblings: &Arc<Siblings>) -> Arc<Endpoint> {
         let addr = std::net::SocketAddr::from(([192, 0, 2, 1], port));
         let metrics = HttpMetrics::register(&mut Registry::new(Duration::from_secs(60)));
         let labels = EndpointLabels::Outbound {
@@ -358,7 +360,7 @@ pub(crate) mod testing {
             pool(addr),
             handles,
             params,
-            gate,
+            siblings,
             backoff,
             false,
         ))

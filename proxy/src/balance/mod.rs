@@ -1,7 +1,7 @@
 //! The balancer: picks the less loaded of two endpoints, or waits for one.
 
 pub mod endpoint;
-pub mod gate;
+pub mod siblings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use outrigger_policy::balance::p2c::{self, Weights};
 use tokio::time::{Instant, timeout};
 
 use crate::balance::endpoint::{Endpoint, Picked};
-use crate::balance::gate::Gate;
+use crate::balance::siblings::Siblings;
 use crate::error::{Fault, Kind, Side};
 use crate::live::{Live, Publisher};
 
@@ -18,7 +18,7 @@ use crate::live::{Live, Publisher};
 #[derive(Clone, Debug)]
 pub struct Balancer {
     endpoints: Live<Endpoints>,
-    gate: Arc<Gate>,
+    siblings: Arc<Siblings>,
 }
 
 /// Endpoints in use.
@@ -57,14 +57,14 @@ impl Balancer {
     pub fn fixed(endpoint: Arc<Endpoint>) -> Self {
         Self {
             endpoints: Live::fixed(Endpoints::new(vec![endpoint])),
-            gate: Arc::default(),
+            siblings: Arc::default(),
         }
     }
 
-    /// A balancer without endpoints so far, and the end that gives it some, made with `gate`.
-    pub fn empty(gate: Arc<Gate>) -> (Publisher<Endpoints>, Self) {
+    /// A balancer without endpoints so far, and the end that gives it some, made with `siblings`.
+    pub fn empty(siblings: Arc<Siblings>) -> (Publisher<Endpoints>, Self) {
         let (publisher, endpoints) = Live::new(Endpoints::default());
-        (publisher, Self { endpoints, gate })
+        (publisher, Self { endpoints, siblings })
     }
 
     /// Whether a request would not have to wait now.
@@ -106,7 +106,7 @@ impl Balancer {
         let arrival = async {
             loop {
                 // Registered before the look, so that nothing is missed between the two.
-                let mut opened = std::pin::pin!(self.gate.opened());
+                let mut opened = std::pin::pin!(self.siblings.opened());
                 let _not_yet = futures_util::poll!(opened.as_mut());
                 let list = endpoints.get_and_mark_seen();
                 if let Some(picked) = self.try_pick(endpoint::now()) {
@@ -218,13 +218,13 @@ mod tests {
             load: LoadParams::default(),
             breaker: Some(breaker),
         };
-        let gate = Arc::<Gate>::default();
+        let siblings = Arc::<Siblings>::default();
         let list: Vec<_> = ports
             .iter()
-            .map(|port| endpoint::testing::guarded(*port, params, &gate))
+            .map(|port| endpoint::testing::guarded(*port, params, &siblings))
             .collect();
-        gate.count(list.len());
-        let (publisher, balancer) = Balancer::empty(gate);
+        siblings.count(list.len());
+        let (publisher, balancer) = Balancer::empty(siblings);
         publisher.set(Endpoints::new(list));
         (publisher, balancer)
     }
@@ -239,7 +239,7 @@ mod tests {
         let mut failing = pick(&balancer).await;
         let shut = failing.endpoint().description().addr;
         failing.judge(Outcome::Failure);
-        assert_eq!(balancer.gate.shut(), 1);
+        assert_eq!(balancer.siblings.shut(), 1);
         for _ in 0..50 {
             assert_ne!(pick(&balancer).await.endpoint().description().addr, shut);
         }
@@ -259,7 +259,7 @@ mod tests {
         assert!(!waiting.is_finished());
         probe.judge(Outcome::Success);
         waiting.await.unwrap();
-        assert_eq!(balancer.gate.shut(), 0);
+        assert_eq!(balancer.siblings.shut(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::{Endpoint, Params};
-use crate::balance::gate::Gate;
+use crate::balance::siblings::Siblings;
 use crate::balance::{self, Balancer};
 use crate::cache::Cache;
 use crate::config;
@@ -209,12 +209,12 @@ impl Builder {
                     load: LoadParams::default(),
                     breaker: None,
                 };
-                let gate = Arc::default();
+                let siblings = Arc::default();
                 Balancer::fixed(Arc::new(self.endpoint(
                     description.clone(),
                     &"".into(),
                     params,
-                    &gate,
+                    &siblings,
                 )))
             })),
             Dispatch::Balance { path, load, breaker } => {
@@ -237,10 +237,10 @@ impl Builder {
     }
 
     fn balancer(self: &Arc<Self>, path: Arc<str>, params: Params) -> Balancer {
-        let gate = Arc::<Gate>::default();
-        let (publisher, balancer) = Balancer::empty(gate.clone());
+        let siblings = Arc::<Siblings>::default();
+        let (publisher, balancer) = Balancer::empty(siblings.clone());
         let endpoints = self.discovery.endpoints(path.clone());
-        let follow = follow(endpoints, publisher, Arc::downgrade(self), path, params, gate);
+        let follow = follow(endpoints, publisher, Arc::downgrade(self), path, params, siblings);
         self.control.spawn(follow);
         balancer
     }
@@ -251,7 +251,7 @@ impl Builder {
         description: Description,
         authority: &Arc<str>,
         params: Params,
-        gate: &Arc<Gate>,
+        siblings: &Arc<Siblings>,
     ) -> Endpoint {
         let local = self.config.local_ips.contains(description.addr.ip());
         let peer = if local { None } else { self.peer(&description) };
@@ -284,7 +284,7 @@ impl Builder {
             pool,
             handles,
             params,
-            gate,
+            siblings,
             backoff(&config.connect.backoff),
             local,
         )
@@ -338,7 +338,7 @@ async fn follow(
     builder: Weak<Builder>,
     authority: Arc<str>,
     params: Params,
-    gate: Arc<Gate>,
+    siblings: Arc<Siblings>,
 ) {
     let mut news = Ok(discovered.get_and_mark_seen());
     while let Ok(endpoints) = news {
@@ -356,13 +356,14 @@ async fn follow(
                     .filter(|old| old.description() == new)
                     .map(|old| Arc::clone(old))
             };
-            let make = |new: &Description| Arc::new(builder.endpoint(new.clone(), &authority, params, &gate));
+            let make =
+                |new: &Description| Arc::new(builder.endpoint(new.clone(), &authority, params, &siblings));
             let list: Vec<_> = endpoints
                 .values()
                 .filter(|new| may_be_dialled(new))
                 .map(|new| keep(new).unwrap_or_else(|| make(new)))
                 .collect();
-            gate.count(list.len());
+            siblings.count(list.len());
             publisher.set(balance::Endpoints::new(list));
         }
         drop(builder);

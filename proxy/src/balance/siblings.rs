@@ -6,13 +6,13 @@ use tokio::sync::Notify;
 
 /// What the endpoints of one balancer know of each other.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub struct Siblings {
     endpoints: AtomicUsize,
     shut: AtomicUsize,
     opened: Notify,
 }
 
-impl Gate {
+impl Siblings {
     /// So many endpoints are in use now.
     pub fn count(&self, endpoints: usize) {
         self.endpoints.store(endpoints, Ordering::Relaxed);
