@@ -47,6 +47,18 @@ pub enum InboundProtocol {
     Invalid(Unsupported),
 }
 
+impl InboundProtocol {
+    /// The routes for HTTP, where the port speaks it or may.
+    pub fn routes(&self) -> Option<&RouteTable<InboundRule>> {
+        match self {
+            Self::Detect { routes, .. } | Self::Http1(routes) | Self::Http2(routes) | Self::Grpc(routes) => {
+                Some(routes)
+            }
+            Self::Opaque | Self::Tls | Self::Invalid(_) => None,
+        }
+    }
+}
+
 /// What an inbound rule asks of a request that it matches.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InboundRule {

@@ -28,6 +28,7 @@ pub mod inbound;
 pub mod name;
 pub mod outbound;
 pub mod overrides;
+pub mod port;
 pub mod profile;
 pub mod rate_limit;
 pub mod retry;

@@ -3,7 +3,7 @@
 //! Until then what carries such an element is refused, with the reason given here.
 
 use crate::Unsupported;
-use crate::inbound::{InboundPolicy, InboundRule};
+use crate::inbound::InboundRule;
 use crate::name::ResourceRef;
 use crate::outbound::OutboundRule;
 use crate::route::filter::Filter;
@@ -21,22 +21,19 @@ impl OutboundRule {
     }
 }
 
-impl InboundPolicy {
-    /// Why HTTP requests may not enter the port, if there is a reason.
-    pub fn unenforced(&self) -> Option<Unsupported> {
-        let limit = self.rate_limit.as_ref().filter(|limit| limit.limits())?;
-        let remedy = "remove the HTTPLocalRateLimitPolicy, or limit in the application";
-        Some(refusal(&limit.meta, "the local rate limit", remedy))
-    }
-}
-
 impl InboundRule {
     /// Why requests may not take this rule of a route, if there is a reason.
     pub fn unenforced(&self, route: &ResourceRef) -> Option<Unsupported> {
         if let Some(why) = &self.unsupported {
             return Some(why.clone());
         }
-        let filter = self.filters.first()?;
+        let enforced = |filter: &Filter| {
+            matches!(
+                filter,
+                Filter::Fail(_) | Filter::RequestHeaders(_) | Filter::Redirect(_)
+            )
+        };
+        let filter = self.filters.iter().find(|filter| !enforced(filter))?;
         Some(refusal(route, &of_filter(filter), "remove it from the route"))
     }
 }

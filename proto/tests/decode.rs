@@ -883,7 +883,7 @@ mod inbound_policies {
     }
 
     #[test]
-    fn a_filter_refuses_its_rule_and_no_other() {
+    fn an_unknown_filter_refuses_its_rule_and_no_other() {
         use inbound::http_route::filter::Kind;
         let rule = |kind: Option<Kind>| inbound::http_route::Rule {
             filters: vec![inbound::http_route::Filter { kind }],
@@ -898,16 +898,12 @@ mod inbound_policies {
         let meta = &table.routes[0].meta;
         let why = table.rules().map(|(_, rule)| rule.unenforced(meta));
         let why: Vec<_> = why.map(|why| why.map(|why| why.to_string())).collect();
-        let [None, Some(unknown), Some(headers)] = &why[..] else {
+        let [None, Some(unknown), None] = &why[..] else {
             panic!("{why:?}");
         };
         assert!(
             unknown.contains("HTTPRoute.api") && unknown.contains("unknown kind"),
             "{unknown}"
-        );
-        assert!(
-            headers.contains("HTTPRoute.api") && headers.contains("request_header_modifier"),
-            "{headers}"
         );
     }
 
@@ -926,8 +922,7 @@ mod inbound_policies {
             decoded(server)
         };
         assert_eq!(limited(1).rate_limit.as_ref().unwrap().total.unwrap().get(), 1);
-        assert!(limited(1).unenforced().unwrap().0.contains("rate limit"));
-        assert_eq!((limited(0).unenforced(), limited(0).rate_limit), (None, None));
+        assert_eq!(limited(0).rate_limit, None);
     }
 
     #[test]

@@ -41,6 +41,10 @@ pub enum Kind {
     NoRoute,
     /// No authorization admits the client.
     Unauthorized,
+    /// A rate limit is used up.
+    RateLimited,
+    /// The path can be read in two ways, where it decides whether the client is let in.
+    AmbiguousPath,
     /// No endpoint became ready in time.
     FailFast,
     /// The route has no backend to send to.
@@ -135,6 +139,8 @@ impl Kind {
         match self {
             Self::NoRoute => row(StatusCode::NOT_FOUND, 5, "no_route", false),
             Self::Unauthorized => row(StatusCode::FORBIDDEN, 7, "unauthorized", false),
+            Self::RateLimited => row(StatusCode::TOO_MANY_REQUESTS, 8, "rate_limited", false),
+            Self::AmbiguousPath => row(StatusCode::BAD_REQUEST, 3, "ambiguous_path", false),
             Self::FailFast => row(StatusCode::GATEWAY_TIMEOUT, 4, "fail_fast", true),
             Self::NoBackend => row(StatusCode::SERVICE_UNAVAILABLE, 14, "no_backend", true),
             Self::NoDispatcher => row(StatusCode::BAD_GATEWAY, 14, "no_dispatcher", true),
@@ -178,6 +184,8 @@ impl Kind {
         match self {
             Self::NoRoute => "no route found for request",
             Self::Unauthorized => "unauthorized request on route",
+            Self::RateLimited => "too many requests",
+            Self::AmbiguousPath => "the path can be read in two ways",
             Self::FailFast => "service in fail-fast",
             Self::NoBackend => "service unavailable",
             Self::NoDispatcher => "backend has no dispatcher",

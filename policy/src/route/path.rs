@@ -48,6 +48,35 @@ impl PathMatch {
     }
 }
 
+/// What in a path an application may read in another way than it is matched here: dot segments and empty ones (RFC 3986
+/// §5.2.4 and common practice), encoded slashes and dots (§2.1), backslashes. `None`: there is one way to read it.
+pub fn ambiguity(path: &str) -> Option<&'static str> {
+    let dots = |segment: &str| {
+        // Some servers cut parameters off: `..;x` is `..` for them.
+        let name = segment.split(';').next().unwrap_or(segment);
+        name == "." || name == ".."
+    };
+    if path.contains("//") {
+        return Some("an empty segment (//)");
+    }
+    if path.contains('\\') {
+        return Some("a backslash");
+    }
+    if path.split('/').any(dots) {
+        return Some("a dot segment");
+    }
+    let encoded = |escape: &[u8]| match escape.to_ascii_lowercase()[..] {
+        [b'%', b'2', b'f'] => Some("an encoded slash (%2f)"),
+        [b'%', b'5', b'c'] => Some("an encoded backslash (%5c)"),
+        [b'%', b'2', b'e'] => Some("an encoded dot (%2e)"),
+        _ => None,
+    };
+    if !path.contains('%') {
+        return None;
+    }
+    path.as_bytes().windows(3).find_map(encoded)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +110,28 @@ mod tests {
         let pattern = PathMatch::regex("/[a-z]+|/x/.*").unwrap();
         assert_eq!(pattern.specificity("/x/1"), Some(4));
         assert_eq!(pattern.specificity("/X"), None);
+    }
+
+    #[test]
+    fn a_path_that_two_readers_read_in_two_ways_is_told_from_others() {
+        for path in [
+            "/a/../b",
+            "/..",
+            "/./a",
+            "/a/.",
+            "/..;x/a",
+            "//a",
+            "/a//b",
+            "/a%2fb",
+            "/a%2Fb",
+            "/%2e%2E/a",
+            "/a%5cb",
+            "/a\\b",
+        ] {
+            assert!(ambiguity(path).is_some(), "{path}");
+        }
+        for path in ["/", "/a/b/", "/a.b/..c/...", "/a%20b", "/%c3%a9;v=1", "*", ""] {
+            assert_eq!(ambiguity(path), None, "{path}");
+        }
     }
 }

@@ -81,6 +81,8 @@ pub struct Inbound {
     pub discovery_idle: Duration,
     /// Ports whose policies are watched from the start; the admin port is among them.
     pub ports: PortSet,
+    /// Whether paths that can be read in two ways are refused where they could lead past an authorization.
+    pub strict_paths: bool,
     /// The pod's addresses: connections to others are refused. Empty: to any.
     pub allowed_ips: Addresses,
 }
@@ -136,6 +138,7 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         http2_server: http::inbound_server(r),
         discovery_idle: r.read(&vars::INBOUND_DISCOVERY_IDLE_TIMEOUT),
         ports: r.read(&vars::INBOUND_PORTS).with(admin_port),
+        strict_paths: r.read(&vars::INBOUND_STRICT_PATHS),
         allowed_ips: r.optional(&vars::INBOUND_IPS).unwrap_or_default(),
     }
 }

@@ -314,6 +314,10 @@ vars! {
         INBOUND_PORTS_REQUIRE_IDENTITY: PortSet = "", not_built "enforcement in the proxy (the policy controller enforces it)";
         /// Ports that require TLS. The policy controller applies it; the proxy does not.
         INBOUND_PORTS_REQUIRE_TLS: PortSet = "", not_built "enforcement in the proxy (the policy controller enforces it)";
+        /// Whether requests are refused (400) whose path has dot segments, `//`, `%2e`, `%2f`, `%5c` or a backslash, where
+        /// the client may not take every route of the port: the application could read them as another path. Linkerd's
+        /// proxy has no such variable: it lets them through.
+        INBOUND_STRICT_PATHS: bool = "true";
         /// The pod's addresses: inbound connections to others are refused, outbound ones to these skip TLS. Unset: any.
         INBOUND_IPS: Addresses;
     }

@@ -3,11 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, Request, Response, Version};
-use outrigger_policy::authz::{ClientTls, Deny, authorize};
-use outrigger_policy::inbound::{InboundPolicy, InboundProtocol, InboundRule};
-use outrigger_policy::route::{Head, RouteTable};
+use outrigger_policy::authz::ClientTls;
 
-use crate::error::{self, BoxError, Fault, Kind, Side};
+use crate::error::{self, BoxError, Fault};
 use crate::exchange::Exchange;
 use crate::http::body::{Body, Tracked};
 use crate::http::closing::Closing;
@@ -17,6 +15,7 @@ use crate::http::pool::Pool;
 use crate::http::respond::Asked;
 use crate::http::target;
 use crate::http::upgrade;
+use crate::inbound::admit::admit;
 use crate::inbound::arrival::Arrival;
 use crate::inbound::report::Resolved;
 use crate::inbound::shared::Inbound;
@@ -84,17 +83,18 @@ pub(super) async fn request(
         Err(fault) => return refuse(&connection, Exchange::refused(), fault, asked),
     };
     let mut exchange = Exchange::open(permit);
-    match forward(&connection, &mut request, &mut exchange).await {
+    match forward(&connection, &mut request, &mut exchange, asked).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => refuse(&connection, exchange, fault, asked),
     }
 }
 
-/// Routes the request, authorizes it, and sends it to the application.
+/// Lets the request in, and sends it to the application.
 async fn forward(
     connection: &Connection,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
+    asked: Asked,
 ) -> Result<Response<Body>, Fault> {
     let native = request.version();
     let carried = restore(
@@ -105,7 +105,10 @@ async fn forward(
     // What concerns the client's connection goes first: it must not take with it what is said next.
     let tunnel = upgrade::prepare(request);
     identify(request, connection.client_id.as_ref());
-    admit(connection, request, exchange)?;
+    let (inbound, arrival) = (&connection.inbound, &connection.arrival);
+    if let Some(answer) = admit(inbound, arrival, &connection.resolved, request, exchange, asked)? {
+        return Ok(answer);
+    }
     let pool = connection.pool()?;
     let mut response = pool.send(request).await.map_err(|failed| failed.fault)?;
     upgrade::settle(tunnel, &mut response, &connection.inbound.drain)?;
@@ -134,62 +137,6 @@ fn identify(request: &mut Request<Body>, client_id: Option<&HeaderValue>) {
     match client_id {
         Some(id) => drop(request.headers_mut().insert(CLIENT_ID, id.clone())),
         None => drop(request.headers_mut().remove(CLIENT_ID)),
-    }
-}
-
-/// Finds the request's route, and whether the client may take it, by the policy as it is now.
-fn admit(connection: &Connection, request: &Request<Body>, exchange: &mut Exchange) -> Result<(), Fault> {
-    let (arrival, report) = (&connection.arrival, &connection.inbound.report);
-    let policy = arrival.port.policy.get();
-    let head = Head {
-        host: headers::authority(request),
-        method: request.method(),
-        path: request.uri().path(),
-        query: request.uri().query(),
-        headers: request.headers(),
-    };
-    let Some(found) = routes(&policy)?.find(&head) else {
-        report.route_not_found(arrival, &policy);
-        return Err(Fault::new(Kind::NoRoute, Side::Client));
-    };
-    match authorize(&found.then.authorizations, arrival.client.ip(), &arrival.tls) {
-        Ok(permit) => {
-            let handles = connection
-                .resolved
-                .allowed(report, arrival, &policy, found.meta, permit.by);
-            exchange.dispatch(&handles);
-            if permit.is_audit() {
-                let (client, dst) = (arrival.client, arrival.dst);
-                tracing::info!(client.addr = %client, %dst, tls = ?arrival.tls, "Request allowed: the policy only audits");
-            }
-        }
-        Err(Deny) => {
-            report.http_denied(arrival, &policy, found.meta);
-            return Err(Fault::new(Kind::Unauthorized, Side::Client));
-        }
-    }
-    match policy.unenforced().or_else(|| found.then.unenforced(found.meta)) {
-        Some(why) => Err(Fault::because(Kind::Policy, Side::Control, why.to_string())),
-        None => Ok(()),
-    }
-}
-
-/// The routes that a port's policy has for requests.
-fn routes(policy: &InboundPolicy) -> Result<&RouteTable<InboundRule>, Fault> {
-    match &policy.protocol {
-        InboundProtocol::Detect { routes, .. }
-        | InboundProtocol::Http1(routes)
-        | InboundProtocol::Http2(routes)
-        | InboundProtocol::Grpc(routes) => Ok(routes),
-        InboundProtocol::Invalid(why) => Err(Fault::because(
-            Kind::Policy,
-            Side::Control,
-            format!("invalid server policy: {why}"),
-        )),
-        InboundProtocol::Opaque | InboundProtocol::Tls => {
-            let text = "the port takes no HTTP: the client's side must call it opaque too (config.linkerd.io/opaque-ports)";
-            Err(Fault::because(Kind::Policy, Side::Control, text))
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use outrigger_policy::name::Identity;
+use outrigger_policy::name::{Identity, ResourceRef};
 
 use crate::error::Kind;
 use crate::telemetry::labels::{Authz, DetectResult, Route, Srv, Target, TlsAccept};
@@ -21,6 +21,8 @@ pub struct Metrics {
     pub http_deny: Family<HttpDeny, Counter>,
     /// HTTP requests that no route matched.
     pub http_route_not_found: Family<Client, Counter>,
+    /// HTTP requests that exceeded a local rate limit.
+    pub http_rate_limited: Family<RateLimited, Counter>,
     /// Connections that an authorization admitted.
     pub tcp_allow: Family<TcpAllow, Counter>,
     /// Connections that no authorization admitted.
@@ -77,6 +79,17 @@ pub struct HttpDeny {
     pub client: Client,
     /// The route.
     pub route: Route,
+}
+
+/// A client on a port, and the limit that it has exceeded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RateLimited {
+    /// The client and the port.
+    pub client: Client,
+    /// The object that sets the limit.
+    pub limit: Arc<ResourceRef>,
+    /// Whether it is that of all clients.
+    pub total: bool,
 }
 
 /// Why requests to a port fail.
@@ -137,6 +150,10 @@ impl Metrics {
                 "inbound_http_route_not_found_total",
                 "The total number of inbound HTTP requests that matched no route",
             ),
+            http_rate_limited: registry.counter(
+                "inbound_http_local_ratelimit_total",
+                "The total number of inbound HTTP requests that exceeded a local rate limit",
+            ),
             tcp_allow: registry.counter(
                 "inbound_tcp_authz_allow_total",
                 "The total number of inbound TCP connections that were authorized",
@@ -177,7 +194,7 @@ impl Metrics {
 /// The `error` label of a fault; none for what a policy denied, which is counted elsewhere.
 pub fn error_label(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Unauthorized | Kind::NoRoute => None,
+        Kind::Unauthorized | Kind::NoRoute | Kind::RateLimited => None,
         Kind::Overloaded => Some("loadshed"),
         Kind::FailFast => Some("failfast"),
         Kind::Loop => Some("gateway loop"),
@@ -223,6 +240,19 @@ impl EncodeLabels for HttpDeny {
         self.client.target.encode(out);
         self.client.srv.encode(out);
         self.route.encode(out);
+        self.client.tls.encode(out);
+    }
+}
+
+impl EncodeLabels for RateLimited {
+    const DOC: &'static str = "target_*, srv_*, ratelimit_*, ratelimit_scope, tls …";
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        self.client.target.encode(out);
+        self.client.srv.encode(out);
+        out.label("ratelimit_group", &self.limit.group);
+        out.label("ratelimit_kind", &self.limit.kind);
+        out.label("ratelimit_name", &self.limit.name);
+        out.label("ratelimit_scope", if self.total { "total" } else { "identity" });
         self.client.tls.encode(out);
     }
 }
@@ -275,7 +305,7 @@ mod tests {
 
     #[test]
     fn an_authorization_stands_between_the_server_and_the_client() {
-        let meta = Arc::new(outrigger_policy::name::ResourceRef::of_default("all"));
+        let meta = Arc::new(ResourceRef::of_default("all"));
         let target = Target("10.0.0.1:80".parse().unwrap());
         let (srv, tls) = (
             Srv {

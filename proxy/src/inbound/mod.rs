@@ -1,5 +1,6 @@
 //! A connection from the mesh: terminate its TLS, find out what it speaks, hand it on.
 
+pub mod admit;
 pub mod arrival;
 pub mod direct;
 pub mod http;
@@ -15,7 +16,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrigger_policy::authz::ClientTls;
-use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
+use outrigger_policy::inbound::InboundProtocol;
+use outrigger_policy::port::PortPolicy;
 use tokio::net::TcpListener;
 
 use crate::error::{self, Fault, Kind, Side};
@@ -134,7 +136,7 @@ async fn hand_on(
     inbound: &Arc<Inbound>,
     arrival: Arrival,
     mut io: Io,
-    policy: &Arc<InboundPolicy>,
+    policy: &Arc<PortPolicy>,
 ) -> Result<(), Fault> {
     let meshed = matches!(arrival.tls, ClientTls::Terminated(_));
     match &policy.protocol {
@@ -169,7 +171,7 @@ async fn hand_on(
 async fn greet<T>(
     inbound: &Inbound,
     arrival: &Arrival,
-    policy: &Arc<InboundPolicy>,
+    policy: &Arc<PortPolicy>,
     client: &mut impl Unread,
     decide: impl Fn(&[u8], Heard) -> Option<T>,
 ) -> Result<First<T, ()>, Fault> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
+use outrigger_policy::port::PortPolicy;
 
 use crate::live::Live;
 use crate::net::detect::first::Hint;
@@ -12,7 +13,7 @@ use crate::net::detect::first::Hint;
 #[derive(Debug)]
 pub struct Port {
     /// What it accepts.
-    pub policy: Live<InboundPolicy>,
+    pub policy: Live<PortPolicy>,
     hint: Hint,
     /// The policy that the hint was learnt under, by its address.
     learnt_under: AtomicUsize,
@@ -20,7 +21,7 @@ pub struct Port {
 
 impl Port {
     /// A port that nothing has been learnt of.
-    pub fn new(policy: Live<InboundPolicy>) -> Self {
+    pub fn new(policy: Live<PortPolicy>) -> Self {
         Self {
             policy,
             hint: Hint::default(),
@@ -29,7 +30,7 @@ impl Port {
     }
 
     /// Whether the application was seen to speak first, under this policy.
-    pub fn hint(&self, policy: &Arc<InboundPolicy>) -> &Hint {
+    pub fn hint(&self, policy: &Arc<PortPolicy>) -> &Hint {
         let policy = Arc::as_ptr(policy) as usize;
         if self.learnt_under.swap(policy, Ordering::Relaxed) != policy {
             self.hint.forget();
@@ -43,7 +44,9 @@ impl Port {
 pub fn may_dial_early(policy: &InboundPolicy) -> bool {
     match &policy.protocol {
         InboundProtocol::Detect { routes, .. } => routes.rules().all(|(meta, rule)| {
-            rule.unenforced(meta).is_none() && rule.authorizations == policy.authorizations
+            rule.unenforced(meta).is_none()
+                && rule.filters.is_empty()
+                && rule.authorizations == policy.authorizations
         }),
         InboundProtocol::Opaque | InboundProtocol::Tls => true,
         InboundProtocol::Http1(_)

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use outrigger_policy::inbound::InboundPolicy;
 use outrigger_policy::name::{Identity, ResourceRef};
+use outrigger_policy::rate_limit::Scope;
 
 use crate::error::{Fault, Kind};
 use crate::exchange::detected;
 use crate::http::pool::metrics::PoolMetrics;
 use crate::inbound::arrival::Arrival;
 use crate::inbound::metrics::{
-    self, Client, Detected, HttpAllow, HttpDeny, HttpError, Metrics, TcpAllow, TcpError,
+    self, Client, Detected, HttpAllow, HttpDeny, HttpError, Metrics, RateLimited, TcpAllow, TcpError,
 };
 use crate::net::detect::first::First;
 use crate::net::detect::http::Preface;
@@ -161,6 +162,21 @@ impl Report {
             route: Route(route.clone()),
         };
         self.metrics.http_deny.handle(labels).inc();
+    }
+
+    pub(super) fn rate_limited(
+        &self,
+        arrival: &Arrival,
+        policy: &InboundPolicy,
+        limit: &Arc<ResourceRef>,
+        scope: Scope,
+    ) {
+        let labels = RateLimited {
+            client: client(arrival, policy),
+            limit: limit.clone(),
+            total: scope == Scope::Total,
+        };
+        self.metrics.http_rate_limited.handle(labels).inc();
     }
 
     fn resolve(

@@ -30,6 +30,8 @@ pub struct Inbound {
     _eager: Vec<Arc<Port>>,
     pub(crate) local: Local,
     pub(crate) limit: Limit,
+    /// Rate limits count time from here.
+    pub(crate) started: Instant,
     pub(crate) report: Report,
     pub(crate) rooms: Rooms,
     pub(crate) drain: Drain,
@@ -55,6 +57,7 @@ impl Inbound {
             _eager: eager,
             ports,
             local: Local::new(&config, &report, rooms.opened.clone()),
+            started: Instant::now(),
             limit: Limit::new(config.max_in_flight),
             config,
             discovery,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use outrigger_policy::authz::{Authorization, Deny, Permit, authorize};
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
+use outrigger_policy::port::PortPolicy;
 
 use crate::error::{Fault, Kind, Side};
 use crate::inbound::arrival::Arrival;
@@ -85,7 +86,7 @@ fn refused(inbound: &Inbound, arrival: &Arrival) -> Fault {
 }
 
 /// Waits for a policy that no longer permits the connection.
-async fn revoked(policy: &mut Live<InboundPolicy>, arrival: &Arrival) -> Arc<InboundPolicy> {
+async fn revoked(policy: &mut Live<PortPolicy>, arrival: &Arrival) -> Arc<PortPolicy> {
     while let Ok(current) = policy.changed().await {
         if permit(&current, arrival).is_err() {
             return current;

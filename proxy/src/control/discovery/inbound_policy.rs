@@ -5,6 +5,7 @@ use std::sync::Arc;
 use outrigger_policy::Unsupported;
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
 use outrigger_policy::name::ResourceRef;
+use outrigger_policy::port::PortPolicy;
 use outrigger_proto::decode::{self, DecodeError};
 use outrigger_proto::inbound::inbound_server_policies_client::InboundServerPoliciesClient;
 use outrigger_proto::inbound::{PortSpec, Server};
@@ -37,8 +38,8 @@ impl Source {
     }
 
     /// Follows the policy of a port; the default holds until the first answer.
-    pub(crate) fn watch(&self, port: u16, runtime: &Handle) -> Live<InboundPolicy> {
-        let (publisher, live) = Live::new(default_policy::of_port(&self.default, port));
+    pub(crate) fn watch(&self, port: u16, runtime: &Handle) -> Live<PortPolicy> {
+        let (publisher, live) = Live::new(PortPolicy::new(default_policy::of_port(&self.default, port)));
         let source = self.clone();
         runtime.spawn(async move {
             tokio::select! {
@@ -49,7 +50,7 @@ impl Source {
         live
     }
 
-    async fn run(&self, port: u16, publisher: &Publisher<InboundPolicy>) {
+    async fn run(&self, port: u16, publisher: &Publisher<PortPolicy>) {
         let open = || {
             let mut client = self.client.clone();
             let request = PortSpec {
@@ -67,19 +68,20 @@ impl Source {
 /// `known`: a policy that could be read has arrived before.
 fn apply(
     update: Update<Server>,
-    publisher: &Publisher<InboundPolicy>,
+    publisher: &Publisher<PortPolicy>,
     known: &mut bool,
 ) -> Result<(), DecodeError> {
     let decoded = decode::inbound::server(update.message);
     if let Err(e) = &decoded
         && !*known
     {
-        publisher.set(invalid(e));
+        publisher.set(PortPolicy::new(invalid(e)));
     }
     let policy = decoded?;
     *known = true;
-    if *publisher.get() != policy {
-        publisher.set(policy);
+    let before = publisher.get();
+    if **before != policy {
+        publisher.set(before.updated(policy));
     }
     Ok(())
 }

@@ -14,8 +14,8 @@ mod target;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use outrigger_policy::inbound::InboundPolicy;
 use outrigger_policy::outbound::OutboundPolicy;
+use outrigger_policy::port::PortPolicy;
 use tokio::runtime::Handle;
 
 pub use self::endpoints::{Endpoints, MAX_ENDPOINTS};
@@ -133,7 +133,7 @@ impl Discovery {
     }
 
     /// What a port accepts. Never waits: the configured default holds until the control plane has spoken.
-    pub fn inbound(&self, port: u16) -> Live<InboundPolicy> {
+    pub fn inbound(&self, port: u16) -> Live<PortPolicy> {
         self.0.inbound.watch(port, &self.0.runtime)
     }
 

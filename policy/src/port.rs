@@ -1,0 +1,189 @@
+//! `PortPolicy`: an inbound policy that can be asked, with routes indexed and what was used of its rate limits.
+
+use std::net::IpAddr;
+use std::ops::Deref;
+
+use crate::authz::{ClientTls, authorize};
+use crate::inbound::{InboundPolicy, InboundRule};
+use crate::rate_limit::RateLimiter;
+use crate::route::index::Indexed;
+use crate::route::path::PathMatch;
+use crate::route::request::RequestMatch;
+use crate::route::{Route, Rule};
+
+/// What the control plane said about a port, ready to be asked for each request.
+///
+/// Routing, authorization and limits read one and the same value, so that no request is decided by two versions.
+#[derive(Debug)]
+pub struct PortPolicy {
+    policy: InboundPolicy,
+    routes: Option<Indexed<InboundRule>>,
+    limiter: Option<RateLimiter>,
+}
+
+impl PortPolicy {
+    /// A policy; nothing was used of its limits.
+    pub fn new(policy: InboundPolicy) -> Self {
+        let limiter = policy.rate_limit.as_deref().cloned().map(RateLimiter::new);
+        Self::with(policy, limiter)
+    }
+
+    /// The next version: what was used of limits that stay, stays used.
+    pub fn updated(&self, policy: InboundPolicy) -> Self {
+        let limits = policy.rate_limit.as_deref().cloned();
+        let limiter = limits.map(|limits| match &self.limiter {
+            Some(limiter) => limiter.updated(limits),
+            None => RateLimiter::new(limits),
+        });
+        Self::with(policy, limiter)
+    }
+
+    fn with(policy: InboundPolicy, limiter: Option<RateLimiter>) -> Self {
+        Self {
+            routes: policy.protocol.routes().cloned().map(Indexed::new),
+            policy,
+            limiter,
+        }
+    }
+
+    /// The routes for HTTP, where the port speaks it or may.
+    pub fn routes(&self) -> Option<&Indexed<InboundRule>> {
+        self.routes.as_ref()
+    }
+
+    /// The limit of requests, if there is one.
+    pub fn limiter(&self) -> Option<&RateLimiter> {
+        self.limiter.as_ref()
+    }
+
+    /// Whether it makes no difference to this client how a path is read: it may take every route, or no route asks for
+    /// a path. Else a path that the application reads in another way could lead past an authorization.
+    ///
+    /// Costs as much as all authorizations together; meant for paths that can be read in two ways.
+    pub fn admits_any_path(&self, client: IpAddr, tls: &ClientTls) -> bool {
+        let Some(table) = self.policy.protocol.routes() else {
+            return false;
+        };
+        let mut rules = table.routes.iter().flat_map(|route| &route.rules);
+        if !rules.any(|rule| rule.matches.iter().any(asks_for_path)) {
+            return true;
+        }
+        let mut admitted = None;
+        let admits_all = table.rules().all(|(_, rule)| {
+            // Rules of one route share a list, and so do most routes.
+            let list = rule.authorizations.as_ptr();
+            let admits = admitted == Some(list) || authorize(&rule.authorizations, client, tls).is_ok();
+            admitted = Some(list);
+            admits
+        });
+        admits_all && table.routes.iter().any(takes_everything)
+    }
+}
+
+impl Deref for PortPolicy {
+    type Target = InboundPolicy;
+
+    fn deref(&self) -> &InboundPolicy {
+        &self.policy
+    }
+}
+
+fn asks_for_path(one: &RequestMatch) -> bool {
+    one.path.is_some() || one.rpc.is_some()
+}
+
+fn takes_everything(route: &Route<InboundRule>) -> bool {
+    let root = |path: &PathMatch| path.prefix() == Some(0);
+    let any = |one: &RequestMatch| {
+        let path = one.path.as_ref().is_none_or(root);
+        path && RequestMatch {
+            path: None,
+            ..one.clone()
+        } == RequestMatch::default()
+    };
+    let all = |rule: &Rule<InboundRule>| rule.matches.is_empty() || rule.matches.iter().any(any);
+    route.hosts.is_empty() && route.rules.iter().any(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::authz::{Authentication, Authorization, Network};
+    use crate::inbound::InboundProtocol;
+    use crate::name::ResourceRef;
+    use crate::rate_limit::RateLimitPolicy;
+    use crate::route::RouteTable;
+
+    fn meta(name: &str) -> Arc<ResourceRef> {
+        Arc::new(ResourceRef::of_default(name))
+    }
+
+    fn from(net: &str) -> Arc<[Authorization]> {
+        let net = net.parse().unwrap();
+        Arc::new([Authorization {
+            meta: meta("net"),
+            networks: vec![Network { net, except: vec![] }],
+            authentication: Authentication::Unauthenticated,
+        }])
+    }
+
+    fn route(prefix: Option<&str>, net: &str) -> Route<InboundRule> {
+        let matches = prefix.map(|prefix| RequestMatch {
+            path: Some(PathMatch::Prefix(prefix.into())),
+            ..Default::default()
+        });
+        let rule = Rule {
+            matches: matches.into_iter().collect(),
+            then: InboundRule::new(from(net)),
+        };
+        Route {
+            meta: meta("route"),
+            hosts: vec![],
+            rules: vec![rule],
+        }
+    }
+
+    fn policy(routes: Vec<Route<InboundRule>>, total: Option<u32>) -> InboundPolicy {
+        let limit = |total| RateLimitPolicy {
+            meta: meta("limit"),
+            total: std::num::NonZeroU32::new(total),
+            identity: None,
+            overrides: vec![],
+        };
+        InboundPolicy {
+            meta: meta("server"),
+            protocol: InboundProtocol::Http1(RouteTable { routes }),
+            authorizations: from("10.0.0.0/8"),
+            rate_limit: total.map(|total| Arc::new(limit(total))),
+        }
+    }
+
+    fn admits(routes: Vec<Route<InboundRule>>) -> bool {
+        let client = "10.0.0.1".parse().unwrap();
+        PortPolicy::new(policy(routes, None)).admits_any_path(client, &ClientTls::None)
+    }
+
+    #[test]
+    fn paths_matter_only_where_a_client_may_not_take_every_route() {
+        let (mine, other) = ("10.0.0.0/8", "192.0.2.0/24");
+        assert!(admits(vec![route(None, mine)]));
+        assert!(admits(vec![route(Some("/a"), mine), route(Some("/"), mine)]));
+        assert!(!admits(vec![route(Some("/a"), other), route(None, mine)]));
+        assert!(!admits(vec![route(None, mine), route(Some("/a"), other)]));
+        assert!(!admits(vec![route(Some("/a"), mine)]), "all else has no route");
+    }
+
+    #[test]
+    fn an_update_that_leaves_the_limit_alone_leaves_what_was_used_of_it() {
+        let now = Duration::from_secs(1);
+        let admitted = |policy: &PortPolicy| policy.limiter().unwrap().admit(None, now).is_ok();
+        let before = PortPolicy::new(policy(vec![], Some(1)));
+        assert!(admitted(&before));
+        let after = before.updated(policy(vec![route(None, "10.0.0.0/8")], Some(1)));
+        assert!(!admitted(&after));
+        assert!(after.updated(policy(vec![], None)).limiter().is_none());
+    }
+}
