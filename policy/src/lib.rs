@@ -26,6 +26,7 @@ pub mod endpoint;
 pub mod hint;
 pub mod inbound;
 pub mod name;
+pub mod nearest;
 pub mod outbound;
 pub mod overrides;
 pub mod port;

@@ -26,6 +26,7 @@ use crate::telemetry::http::HttpMetrics;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::log::Level;
 use crate::telemetry::process::ProcessMetrics;
+use crate::telemetry::refusals::Refusals;
 use crate::telemetry::registry::Registry;
 use crate::telemetry::route::RouteMetrics;
 use crate::telemetry::runtime;
@@ -108,8 +109,9 @@ impl Metrics {
 }
 
 impl Metrics {
-    fn inbound_report(&self) -> inbound::report::Report {
+    fn inbound_report(&self, refusals: Refusals) -> inbound::report::Report {
         inbound::report::Report {
+            refusals,
             metrics: self.inbound.clone(),
             http: self.http.clone(),
             transport: self.transport.clone(),
@@ -250,7 +252,9 @@ impl App {
         let mut registry = Registry::new(config.process.metrics_retain_idle);
         let metrics = Metrics::register(&mut registry, &Handle::current());
         metrics.process.count_panics();
-        let (inbound_report, outbound_report) = (metrics.inbound_report(), metrics.outbound_report());
+        let refusals = Refusals::default();
+        let inbound_report = metrics.inbound_report(refusals.clone());
+        let outbound_report = metrics.outbound_report();
         let http2 = &config.outbound.http2_client;
         let credentials = identity::start(&config.identity, http2, &metrics.control, control)?;
         let discovery = Discovery::start(&config.control, &credentials, &metrics.control, control)?;
@@ -293,6 +297,7 @@ impl App {
             registry,
             readiness,
             environment: Environment::new(config::env::all()),
+            refusals,
             level: None,
             shutdown: config.admin.shutdown_endpoint.then_some(end),
         };

@@ -40,7 +40,7 @@ impl Pod<'_> {
         let ports: Vec<_> = self
             .ports
             .iter()
-            .map(|port| format!("{{ containerPort: {port} }}"))
+            .map(|port| format!("{{ {}containerPort: {port} }}", port_name(*port)))
             .collect();
         let annotations: Vec<_> = self
             .annotations
@@ -58,7 +58,7 @@ kind: Pod
 metadata:
   name: {name}
   namespace: {namespace}
-  labels: {{ {label} }}
+  labels: {{ app: {name}, {label} }}
   annotations: {{ {annotations} }}
 spec:
   serviceAccountName: {account}
@@ -70,6 +70,15 @@ status:
   podIPs: [{{ ip: \"{ip}\" }}, {{ ip: \"{ip6}\" }}]
 "
         )
+    }
+}
+
+/// Ports have the names that `examples/mesh` gives them.
+fn port_name(port: u16) -> &'static str {
+    match port {
+        8080 => "name: http, ",
+        3306 => "name: mysql, ",
+        _ => "",
     }
 }
 

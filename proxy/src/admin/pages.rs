@@ -16,6 +16,7 @@ use crate::admin::negotiate;
 use crate::admin::readiness::Readiness;
 use crate::telemetry::Registry;
 use crate::telemetry::log::Level;
+use crate::telemetry::refusals::Refusals;
 
 /// The longest log filter that is read, bytes.
 const MAX_FILTER: usize = 8 << 10;
@@ -31,6 +32,8 @@ pub struct Admin {
     pub readiness: Readiness,
     /// What `/env.json` shows.
     pub environment: Environment,
+    /// What `/refusals` shows.
+    pub refusals: Refusals,
     /// What `/proxy-log-level` changes; `None` when nothing is ever logged.
     pub level: Option<Level>,
     /// Whom `/shutdown` tells; `None` when that is not enabled.
@@ -54,7 +57,7 @@ impl Admin {
             "/ready" => self.ready(),
             "/metrics" => self.metrics(request.headers()),
             "/shutdown" if method != Method::POST => not_allowed(&["POST"]),
-            "/shutdown" | "/proxy-log-level" | "/env.json" if !local => text(
+            "/shutdown" | "/proxy-log-level" | "/env.json" | "/refusals" if !local => text(
                 StatusCode::FORBIDDEN,
                 "Requests are only permitted from localhost.",
             ),
@@ -62,6 +65,8 @@ impl Admin {
             "/proxy-log-level" => self.log_level(request).await,
             "/env.json" if method != Method::GET => not_allowed(&["GET"]),
             "/env.json" => self.environment(&request),
+            "/refusals" if method != Method::GET && !is_head => not_allowed(&["GET", "HEAD"]),
+            "/refusals" => json(self.refusals.json()),
             _ => empty(StatusCode::NOT_FOUND),
         };
         if is_head {
@@ -205,6 +210,13 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Page {
     let mut response = page(status, body);
     let plain = HeaderValue::from_static("text/plain");
     response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+fn json(body: String) -> Page {
+    let mut response = page(StatusCode::OK, body);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }
 

@@ -5,6 +5,7 @@ use crate::drain::{self, Drainer};
 use crate::telemetry::Registry;
 use crate::telemetry::labels::Target;
 use crate::telemetry::log::Level;
+use crate::telemetry::refusals::Refusals;
 use crate::tls::testing::Ca;
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -36,6 +37,7 @@ fn admin() -> (Admin, Condition) {
         registry,
         readiness,
         environment: Environment::new(variables),
+        refusals: Refusals::default(),
         level: None,
         shutdown: None,
     };
@@ -144,7 +146,12 @@ async fn what_steers_the_proxy_is_for_those_within_the_pod() {
     let (mut admin, _) = admin();
     let (end, mut asked) = mpsc::channel(1);
     admin.shutdown = Some(end);
-    for line in ["POST /shutdown", "GET /proxy-log-level", "GET /env.json"] {
+    for line in [
+        "POST /shutdown",
+        "GET /proxy-log-level",
+        "GET /env.json",
+        "GET /refusals",
+    ] {
         let (status, body) = page(&admin, line, "", false).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{line}");
         assert_eq!(body, "Requests are only permitted from localhost.", "{line}");

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use outrigger_policy::authz::ClientTls;
+use outrigger_policy::authz::{Authorization, ClientTls};
+use outrigger_policy::inbound::InboundPolicy;
+use outrigger_policy::name::Identity;
+use outrigger_policy::nearest::Nearest;
 
 use crate::inbound::port::Port;
 use crate::telemetry::labels::TlsAccept;
@@ -21,4 +24,25 @@ pub(super) struct Arrival {
     pub(super) labels: TlsAccept,
     /// The port that it is for.
     pub(super) port: Arc<Port>,
+}
+
+impl Arrival {
+    /// Who the client proved to be.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        match &self.tls {
+            ClientTls::Terminated(id) => id.as_ref(),
+            ClientTls::None => None,
+        }
+    }
+
+    /// What would have to change for the client to be let in by one of these.
+    pub(super) fn remedy(&self, list: &[Authorization], policy: &InboundPolicy) -> String {
+        match Nearest::of(list, self.client.ip(), &self.tls) {
+            Some(near) => near.to_string(),
+            None => format!(
+                "nothing admits anybody: write an AuthorizationPolicy for {}",
+                policy.meta
+            ),
+        }
+    }
 }

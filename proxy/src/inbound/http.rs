@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use http::{HeaderValue, Request, Response, Version};
 use outrigger_policy::authz::ClientTls;
 
-use crate::error::{self, BoxError, Fault};
+use crate::error::{self, BoxError, Fault, Kind};
 use crate::exchange::Exchange;
 use crate::http::body::{Body, Tracked};
 use crate::http::closing::Closing;
@@ -154,12 +154,22 @@ fn refuse(
         .inbound
         .report
         .http_error(*dst, &port.policy.get(), &fault);
-    let reason = fault.kind.answer().reason;
-    tracing::info!(client.addr = %client, %dst, reason, error = %error::chain(&fault), "Request failed");
+    if !is_refusal(fault.kind) {
+        let reason = fault.kind.answer().reason;
+        tracing::info!(client.addr = %client, %dst, reason, error = %error::chain(&fault), "Request failed");
+    }
     exchange.refuse(
         fault,
         asked,
         &format!("client {client}: server: {dst}: "),
         &connection.closing,
+    )
+}
+
+/// Whether a fault is a refusal, which was logged with its remedy.
+fn is_refusal(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::NoRoute | Kind::Unauthorized | Kind::RateLimited | Kind::AmbiguousPath
     )
 }

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use outrigger_policy::inbound::InboundPolicy;
 use outrigger_policy::name::{Identity, ResourceRef};
 use outrigger_policy::rate_limit::Scope;
 
-use crate::error::{Fault, Kind};
+use crate::error::{self, Fault, Kind};
 use crate::exchange::detected;
 use crate::http::pool::metrics::PoolMetrics;
 use crate::inbound::arrival::Arrival;
@@ -23,6 +23,7 @@ use crate::telemetry::handles::Handles;
 use crate::telemetry::http::{EndpointLabels, HttpMetrics};
 use crate::telemetry::labels::{Authz, Route, Srv, Target};
 use crate::telemetry::metric::Counter;
+use crate::telemetry::refusals::{Refusal, Refusals};
 use crate::telemetry::transport::{TransportLabels, TransportMetrics};
 
 /// The families that inbound traffic reports to.
@@ -30,6 +31,8 @@ use crate::telemetry::transport::{TransportLabels, TransportMetrics};
 pub struct Report {
     /// Those of its own.
     pub metrics: Metrics,
+    /// What was not let in.
+    pub refusals: Refusals,
     /// Requests and responses.
     pub http: HttpMetrics,
     /// Connections.
@@ -162,6 +165,38 @@ impl Report {
             route: Route(route.clone()),
         };
         self.metrics.http_deny.handle(labels).inc();
+    }
+
+    /// Remembers and logs what a policy did not let in, and what would have to change for that.
+    pub(super) fn refused(
+        &self,
+        arrival: &Arrival,
+        policy: &InboundPolicy,
+        route: Option<&Arc<ResourceRef>>,
+        fault: &Fault,
+        remedy: String,
+    ) {
+        let refusal = Refusal {
+            time: SystemTime::now(),
+            client: arrival.client,
+            identity: arrival.identity().cloned(),
+            dst: arrival.dst,
+            server: policy.meta.clone(),
+            route: route.cloned(),
+            reason: fault.kind.answer().reason,
+            remedy,
+        };
+        let (client, port) = (refusal.client, refusal.dst.port());
+        let identity = refusal.identity.as_ref().map_or("", Identity::as_str);
+        let route = refusal.route.as_deref().map(tracing::field::display);
+        let Refusal {
+            server,
+            reason,
+            remedy,
+            ..
+        } = &refusal;
+        tracing::info!(%client, identity, port, %server, route, reason, remedy, error = %error::chain(fault), "Refused");
+        self.refusals.push(refusal);
     }
 
     pub(super) fn rate_limited(

@@ -57,7 +57,9 @@ pub(super) async fn join(
             io.cut();
             app.cut();
             inbound.report.tcp_terminated(&arrival, &revoked);
-            Err(denied(&revoked))
+            let (fault, remedy) = (denied(&revoked), arrival.remedy(authorizations(&revoked), &revoked));
+            inbound.report.refused(&arrival, &revoked, None, &fault, remedy);
+            Err(fault)
         }
     }
 }
@@ -82,7 +84,9 @@ async fn dial(inbound: &Inbound, arrival: &Arrival) -> Result<Io, Fault> {
 fn refused(inbound: &Inbound, arrival: &Arrival) -> Fault {
     let policy = arrival.port.policy.get();
     inbound.report.tcp_denied(arrival, &policy);
-    denied(&policy)
+    let (fault, remedy) = (denied(&policy), arrival.remedy(authorizations(&policy), &policy));
+    inbound.report.refused(arrival, &policy, None, &fault, remedy);
+    fault
 }
 
 /// Waits for a policy that no longer permits the connection.
@@ -97,7 +101,12 @@ async fn revoked(policy: &mut Live<PortPolicy>, arrival: &Arrival) -> Arc<PortPo
 }
 
 fn permit<'a>(policy: &'a InboundPolicy, arrival: &Arrival) -> Result<Permit<'a>, Deny> {
-    let authorizations: &[Authorization] = match &policy.protocol {
+    authorize(authorizations(policy), arrival.client.ip(), &arrival.tls)
+}
+
+/// Who may connect without speaking HTTP.
+fn authorizations(policy: &InboundPolicy) -> &[Authorization] {
+    match &policy.protocol {
         InboundProtocol::Opaque | InboundProtocol::Tls | InboundProtocol::Detect { .. } => {
             &policy.authorizations
         }
@@ -106,8 +115,7 @@ fn permit<'a>(policy: &'a InboundPolicy, arrival: &Arrival) -> Result<Permit<'a>
         | InboundProtocol::Http2(_)
         | InboundProtocol::Grpc(_)
         | InboundProtocol::Invalid(_) => &[],
-    };
-    authorize(authorizations, arrival.client.ip(), &arrival.tls)
+    }
 }
 
 fn denied(policy: &InboundPolicy) -> Fault {

@@ -10,6 +10,7 @@
 //! | [`route`], [`profile`] | those of outbound routes and their backends, of ServiceProfile routes |
 //! | [`handles`] | the HTTP metrics of one endpoint, resolved |
 //! | [`shared`] | resolved metrics, for connections with the same labels |
+//! | [`refusals`] | the latest refusals of inbound traffic, for `/refusals` |
 //! | [`process`], [`runtime`] | the process itself, and the threads that carry traffic |
 //! | [`log`] | the log filter and the two line formats |
 
@@ -21,6 +22,7 @@ pub mod log;
 pub mod metric;
 pub mod process;
 pub mod profile;
+pub mod refusals;
 pub mod registry;
 pub mod route;
 pub mod runtime;

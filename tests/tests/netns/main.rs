@@ -1,6 +1,7 @@
 //! A mesh on this machine: a control plane, pods with proxies, and applications that know nothing of it. As root.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod access;
 mod control_plane;
 mod differential;
 mod drain;

@@ -21,20 +21,6 @@ spec:
       backendRefs: [{name: web, port: 80}]
 ";
 
-/// Takes ten requests each second.
-const LIMIT: &str = "apiVersion: policy.linkerd.io/v1beta3
-kind: Server
-metadata: {name: web, namespace: demo}
-spec: {podSelector: {}, port: 8080, proxyProtocol: HTTP/1, accessPolicy: all-unauthenticated}
----
-apiVersion: policy.linkerd.io/v1alpha1
-kind: HTTPLocalRateLimitPolicy
-metadata: {name: ten, namespace: demo}
-spec:
-  targetRef: {group: policy.linkerd.io, kind: Server, name: web}
-  total: {requestsPerSecond: 10}
-";
-
 fn web() -> (Mesh, Meshed, Meshed, SocketAddr) {
     let mesh = Mesh::start();
     let server = mesh.pod("server").ports(&[8080]).meshed();
@@ -72,16 +58,4 @@ fn a_mirror_refuses_its_rule_and_no_other_until_it_is_gone() {
         let response = http::get(&client, web, "web", "/mirrored", &["connection: close"]);
         (response.status == 200).then_some(())
     });
-}
-
-#[test]
-fn a_rate_limit_refuses_requests_to_its_port_until_it_is_gone() {
-    let (mesh, _server, client, web) = web();
-    mesh.write("limit.yaml", LIMIT);
-    wait::until("the limit to be refused", || {
-        let response = http::get(&client, web, "web", "/", &["connection: close"]);
-        (response.status == 500).then_some(())
-    });
-    remove(&mesh, "limit.yaml");
-    until_status(&client, web, "web", 200);
 }

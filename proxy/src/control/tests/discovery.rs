@@ -351,7 +351,10 @@ async fn the_default_holds_for_a_port_until_the_control_plane_has_spoken() {
     let discovery = discovery(&fake);
     let default = default_inbound(DefaultPolicy::AllUnauthenticated);
     let mut live = discovery.inbound(8080);
-    assert_eq!(**live.get_and_mark_seen(), default_policy::of_port(&default, 8080));
+    assert_eq!(
+        **live.get_and_mark_seen(),
+        default_policy::of_port(&default, 8080)
+    );
     let policy = default_policy::of_port(&default_inbound(DefaultPolicy::AllAuthenticated), 8080);
     let answer = fake.call("/WatchPort").await.open();
     answer.send(&encode::inbound::server(&policy).unwrap()).await;
