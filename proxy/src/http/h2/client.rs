@@ -199,6 +199,9 @@ fn builder(configured: Windows, params: &Http2Params) -> Builder {
     if let Some(streams) = params.max_concurrent_reset_streams {
         builder.max_concurrent_reset_streams(streams);
     }
+    // What a server still sends on streams that clients have given up counts as our own error, over the connection's
+    // whole life: thousands of cancelled calls would end a connection that is well.
+    builder.max_local_error_reset_streams(None);
     if let Some(size) = params.max_frame_size {
         builder.max_frame_size(size);
     }
