@@ -1,6 +1,7 @@
 //! Names: identities of workloads, and references to Kubernetes objects.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 /// A DNS name in lower case without a trailing dot (RFC 1035 §2.3.1, underscores allowed).
@@ -50,6 +51,21 @@ impl std::error::Error for InvalidDnsName {}
 impl fmt::Display for DnsName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A service's name with a port, `name:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NameAddr {
+    /// The name.
+    pub name: DnsName,
+    /// The port.
+    pub port: NonZeroU16,
+}
+
+impl fmt::Display for NameAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
     }
 }
 

@@ -120,6 +120,40 @@ pub fn effective(dialled: SocketAddr, profile: Option<&Profile>, lookup: &Lookup
     }
 }
 
+/// What a multicluster gateway does with what is meant for a name, on this port: HTTP goes where the profile says, which
+/// is the service or a single endpoint; anything else where the policy says. `None`: nobody has that name.
+pub fn through_gateway(port: u16, profile: Option<&Profile>, lookup: &Lookup) -> Option<OutboundPolicy> {
+    let profile = profile?;
+    let mut policy = match (Lowered::whole(profile, port), &profile.endpoint) {
+        (Some(service), _) => service.joined(lookup),
+        (None, Some(endpoint)) => forward("endpoint", endpoint.clone()),
+        (None, None) => return None,
+    };
+    if let Some(unsupported) = &profile.unsupported {
+        policy.protocol = OutboundProtocol::Invalid(unsupported.clone());
+    }
+    Some(policy)
+}
+
+/// The route that a lookup has for bytes.
+fn opaque_route(lookup: &Lookup) -> OpaqueRoute {
+    let no_route = |action| OpaqueRoute {
+        meta: Arc::new(ResourceRef::of_default("none")),
+        action,
+    };
+    let Lookup::Found(policy) = lookup else {
+        return no_route(OpaqueAction::NoRoute);
+    };
+    match &policy.protocol {
+        OutboundProtocol::Detect { opaque, .. } | OutboundProtocol::Opaque(opaque) => opaque.clone(),
+        OutboundProtocol::Invalid(why) => no_route(OpaqueAction::Invalid(why.clone())),
+        OutboundProtocol::Http1(_)
+        | OutboundProtocol::Http2(_)
+        | OutboundProtocol::Grpc(_)
+        | OutboundProtocol::Tls(_) => no_route(OpaqueAction::NoRoute),
+    }
+}
+
 /// Whether a route is that of a ServiceProfile.
 pub fn is_profile(route: &ResourceRef) -> bool {
     route.kind.as_ref() == "default" && route.name.as_ref() == PROFILE
@@ -177,10 +211,15 @@ struct Lowered {
 impl Lowered {
     /// `None` for a profile that has neither routes nor overrides.
     fn of(profile: &Profile, port: u16) -> Option<Self> {
-        let name = profile.fully_qualified_name.as_ref()?;
         if profile.routes.is_empty() && profile.overrides.is_empty() {
             return None;
         }
+        Self::whole(profile, port)
+    }
+
+    /// `None` for a profile of no service.
+    fn whole(profile: &Profile, port: u16) -> Option<Self> {
+        let name = profile.fully_qualified_name.as_ref()?;
         let meta = Arc::new(ResourceRef::of_default(PROFILE));
         let authority: Arc<str> = format!("{name}:{port}").into();
         let overrides = overrides(profile, &meta);
@@ -213,6 +252,31 @@ impl Lowered {
             http: RouteTable { routes: vec![route] },
             opaque: overrides,
         })
+    }
+
+    /// A policy with these routes, and that of a lookup for what is not HTTP.
+    fn joined(self, lookup: &Lookup) -> OutboundPolicy {
+        let opaque = match self.opaque {
+            Some(overrides) => OpaqueRoute {
+                meta: self.meta.clone(),
+                action: OpaqueAction::Forward(overrides),
+            },
+            None => opaque_route(lookup),
+        };
+        let parent = match lookup {
+            Lookup::Found(policy) => policy.parent.clone(),
+            Lookup::NotFound => self.meta,
+        };
+        OutboundPolicy {
+            parent,
+            protocol: OutboundProtocol::Detect {
+                http1: self.http.clone(),
+                http2: self.http,
+                opaque,
+            },
+            authority: self.authority,
+            budget: self.budget,
+        }
     }
 
     /// The policy with these routes in place of its own.
@@ -540,5 +604,53 @@ mod tests {
             ..books()
         };
         assert!(!changed(&nameless, own.protocol));
+    }
+
+    #[test]
+    fn a_gateway_sends_http_where_the_profile_says_and_bytes_where_the_policy_says() {
+        let service = Profile {
+            fully_qualified_name: Some("web.ns.svc.cluster.local".into()),
+            ..Profile::default()
+        };
+        let found = forward("policy", Endpoint::bare(DIALLED));
+        let OutboundProtocol::Detect { opaque: bytes, .. } = &found.protocol else {
+            panic!("forwarding is for all protocols")
+        };
+        let joined = through_gateway(81, Some(&service), &Lookup::Found(found.clone())).unwrap();
+        let OutboundProtocol::Detect { http1, opaque, .. } = &joined.protocol else {
+            panic!("{joined:?}")
+        };
+        assert_eq!(opaque, bytes);
+        assert_eq!(&*joined.authority, "web.ns.svc.cluster.local:81");
+        let (_, rule) = http1.rules().next().unwrap();
+        assert_eq!(
+            rule.backends,
+            Ok(Distribution::FirstAvailable(vec![balanced(
+                &Arc::new(ResourceRef::of_default(PROFILE)),
+                &"web.ns.svc.cluster.local:81".into()
+            )]))
+        );
+    }
+
+    #[test]
+    fn a_gateway_knows_nobody_without_a_profile_that_leads_somewhere() {
+        let lookup = policy(OutboundProtocol::Http2(RouteTable { routes: vec![] }));
+        assert_eq!(through_gateway(80, None, &lookup), None);
+        assert_eq!(through_gateway(80, Some(&Profile::default()), &lookup), None);
+        let endpoint = Profile {
+            endpoint: Some(Endpoint::bare(DIALLED)),
+            ..Profile::default()
+        };
+        let forwarded = forward("endpoint", Endpoint::bare(DIALLED));
+        assert_eq!(through_gateway(80, Some(&endpoint), &lookup), Some(forwarded));
+        let refused = Profile {
+            unsupported: Some(Unsupported::new("why")),
+            ..endpoint
+        };
+        let refused = through_gateway(80, Some(&refused), &lookup).unwrap();
+        assert_eq!(
+            refused.protocol,
+            OutboundProtocol::Invalid(Unsupported::new("why"))
+        );
     }
 }

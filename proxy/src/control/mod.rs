@@ -27,6 +27,6 @@ mod tests;
 mod waits;
 
 pub use self::channel::Channel;
-pub use self::discovery::{Discovery, DiscoveryError, Endpoints};
+pub use self::discovery::{Discovery, DiscoveryError, Endpoints, Join};
 pub use self::metrics::Metrics;
 pub(crate) use self::waits::backoff;

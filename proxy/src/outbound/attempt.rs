@@ -1,6 +1,5 @@
 //! One attempt: filters, a backend, an endpoint; and another endpoint when nothing of the request was written.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use crate::http::respond::{self, Asked};
 use crate::http::upgrade::{self, Wanted};
 use crate::outbound::backends::Backend;
 use crate::outbound::rule::Rule;
+use crate::outbound::target::Dialled;
 
 /// Endpoints tried for one attempt, each only if the one before took nothing of it.
 const MAX_ENDPOINTS: usize = 3;
@@ -38,8 +38,8 @@ pub(super) struct Way<'a> {
     pub(super) asked: Asked,
     /// How long it waits for an endpoint.
     pub(super) fail_fast: Duration,
-    /// What the application dialled: the host of a request that names none.
-    pub(super) dialled: SocketAddr,
+    /// What leads to the destination: the host of a request that names none.
+    pub(super) dialled: &'a Dialled,
 }
 
 /// What is taken from a request before it is sent for the first time.
@@ -54,7 +54,7 @@ pub(super) struct Prepared {
 
 /// What is needed to make a request again what the application sent: each endpoint starts from there.
 #[derive(Debug)]
-struct Origin {
+struct Origin<'a> {
     version: Version,
     /// The target was in absolute form.
     absolute: bool,
@@ -62,7 +62,7 @@ struct Origin {
     overridden: Option<(Uri, Option<HeaderValue>)>,
     /// The application asks for a tunnel, which HTTP/2 can't carry.
     tunnel: bool,
-    dialled: SocketAddr,
+    dialled: &'a Dialled,
 }
 
 impl Prepared {
@@ -207,8 +207,8 @@ fn check_identity(endpoint: &Endpoint, required: Option<&HeaderValue>) -> Result
     Err(Fault::because(Kind::PeerIdentity, Side::Server, text))
 }
 
-impl Origin {
-    fn of(request: &Request<Body>, tunnel: bool, dialled: SocketAddr) -> Self {
+impl<'a> Origin<'a> {
+    fn of(request: &Request<Body>, tunnel: bool, dialled: &'a Dialled) -> Self {
         let absolute = request.uri().authority().is_some();
         Self {
             version: request.version(),
@@ -277,7 +277,7 @@ fn override_authority(request: &mut Request<Body>, authority: &str, http2: bool)
 /// The answer as the application is to see it: without what concerns one connection, or the peer proxy only.
 fn received(
     mut response: Response<Body>,
-    origin: &Origin,
+    origin: &Origin<'_>,
     carried: bool,
     tunnel: Option<Wanted>,
     drain: &Drain,

@@ -28,7 +28,6 @@ use crate::control::{Discovery, Endpoints, backoff};
 use crate::http::pool::{Pool, Settings};
 use crate::live::{Live, Publisher};
 use crate::net::connect::Options;
-use crate::net::io::Meter;
 use crate::outbound::backends::{Backend, Backends};
 use crate::outbound::kept::Spare;
 use crate::outbound::report::{Reached, Report};
@@ -91,11 +90,6 @@ impl Builder {
     /// Runs what follows a policy, beside the traffic.
     pub(super) fn spawn(&self, follow: impl Future<Output = ()> + Send + 'static) {
         self.control.spawn(follow);
-    }
-
-    /// Counts connections of the application to a destination.
-    pub(super) fn accepted(&self, dst: SocketAddr) -> Arc<dyn Meter> {
-        self.report.accepted(dst)
     }
 
     /// Makes a policy live. Backends that are known already are kept as they are, and so is a budget that did not

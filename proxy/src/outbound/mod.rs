@@ -29,7 +29,7 @@ use crate::net::listen::{self, Accepted, OriginalDst};
 use crate::outbound::http::Connection;
 use crate::outbound::router::{Opaque, Protocol};
 use crate::outbound::shared::Outbound;
-use crate::outbound::target::Target;
+use crate::outbound::target::{Dialled, Target};
 
 /// Accepts connections from the application until draining starts.
 pub async fn serve(outbound: Arc<Outbound>, listener: TcpListener, original_dst: OriginalDst) {
@@ -59,12 +59,12 @@ async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> 
         .get_or_try(&dst, || target(outbound.clone(), dst))
         .await
         .map_err(|error| Fault::because(Kind::Discovery, Side::Control, error))?;
-    let router = target.router();
+    let (router, accepted) = (target.router(), outbound.report.accepted(dst));
     outbound.report.protocol(router.protocol.label(), &router.parent);
     if let Protocol::Tls(routes) = &router.protocol {
-        return tcp::tls(socket, target.accepted(), routes, &outbound.config).await;
+        return tcp::tls(socket, accepted, routes, &outbound.config).await;
     }
-    let io = Io::plain(socket).metered(target.accepted());
+    let io = Io::plain(socket).metered(accepted);
     match &router.protocol {
         Protocol::Http1(_) => http1(outbound, target, io).await,
         Protocol::Http2(_) => http2(outbound, target, io).await,
@@ -77,7 +77,7 @@ async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> 
 
 async fn target(outbound: Arc<Outbound>, dst: SocketAddr) -> Result<Target, DiscoveryError> {
     let policy = outbound.discovery.outbound(dst).await?;
-    Ok(Target::new(dst, policy, &outbound.builder))
+    Ok(Target::new(Dialled::Addr(dst), policy, &outbound.builder))
 }
 
 /// Finds out what is spoken. A client that says nothing may be waiting for a server that speaks first.

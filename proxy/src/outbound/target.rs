@@ -1,28 +1,46 @@
-//! A destination: what the application dialled, and the router that leads on from there.
+//! A destination: what leads there, and the router that leads on.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use outrigger_policy::name::NameAddr;
 use outrigger_policy::outbound::OutboundPolicy;
 
 use crate::live::{Live, Publisher};
 use crate::net::detect::first::Hint;
-use crate::net::io::Meter;
 use crate::outbound::builder::Builder;
 use crate::outbound::router::Router;
 
-/// A destination: what the application dialled, and the router that leads on from there.
+/// What leads to a destination.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Dialled {
+    /// The address that the application dialled.
+    Addr(SocketAddr),
+    /// A name, which a request or a peer proxy gave.
+    Name(NameAddr),
+}
+
+impl fmt::Display for Dialled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addr(addr) => addr.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// A destination: what leads there, and the router that leads on.
 #[derive(Debug)]
 pub struct Target {
-    dialled: SocketAddr,
+    dialled: Dialled,
     router: Live<Router>,
     hint: Arc<Hint>,
-    accepted: Arc<dyn Meter>,
 }
 
 impl Target {
     /// Makes a policy live, and keeps it so for as long as the target is held.
-    pub fn new(dialled: SocketAddr, mut policy: Live<OutboundPolicy>, builder: &Arc<Builder>) -> Self {
+    pub fn new(dialled: Dialled, mut policy: Live<OutboundPolicy>, builder: &Arc<Builder>) -> Self {
         let (publisher, router) = Live::new(builder.router(&policy.get_and_mark_seen(), None));
         let hint = Arc::new(Hint::default());
         let rebuilding = rebuild(policy, publisher, hint.clone(), builder.clone());
@@ -31,13 +49,12 @@ impl Target {
             dialled,
             router,
             hint,
-            accepted: builder.accepted(dialled),
         }
     }
 
-    /// What the application dialled.
-    pub fn dialled(&self) -> SocketAddr {
-        self.dialled
+    /// What leads there.
+    pub fn dialled(&self) -> &Dialled {
+        &self.dialled
     }
 
     /// The router as it is now.
@@ -48,11 +65,6 @@ impl Target {
     /// Whether the server there was seen to speak first.
     pub(super) fn hint(&self) -> &Hint {
         &self.hint
-    }
-
-    /// Counts a connection from the application.
-    pub fn accepted(&self) -> Arc<dyn Meter> {
-        self.accepted.clone()
     }
 }
 

@@ -14,12 +14,13 @@ mod target;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use outrigger_policy::name::NameAddr;
 use outrigger_policy::outbound::OutboundPolicy;
 use outrigger_policy::port::PortPolicy;
 use tokio::runtime::Handle;
 
 pub use self::endpoints::{Endpoints, MAX_ENDPOINTS};
-pub use self::target::DiscoveryError;
+pub use self::target::{DiscoveryError, Join};
 use crate::config;
 use crate::control::channel::{self, Channel};
 use crate::control::metrics::{Client, Metrics};
@@ -120,11 +121,29 @@ impl Discovery {
             ..
         } = &*self.0;
         let profile = match networks.may_have_profile(dst) {
-            true => profiles.watch(dst, runtime),
+            true => profiles.watch(&dst, runtime),
             false => profile::none(),
         };
-        let lookup = outbound.watch(dst, runtime);
-        target::join(dst, profile, lookup, networks, runtime).await
+        let lookup = outbound.of_address(dst, runtime);
+        let answers = target::Answers { profile, lookup };
+        target::by_address(dst, answers, networks, runtime).await
+    }
+
+    /// What holds for a name, as `join` makes it of profile and policy; kept current for as long as it is read.
+    ///
+    /// Waits for the first answers, for at most 3 s.
+    pub async fn by_name(&self, name: &NameAddr, join: Join) -> Result<Live<OutboundPolicy>, DiscoveryError> {
+        let Sources {
+            profiles,
+            outbound,
+            runtime,
+            ..
+        } = &*self.0;
+        let answers = target::Answers {
+            profile: profiles.watch(name, runtime),
+            lookup: outbound.of_name(name, runtime),
+        };
+        target::by_name(name, join, answers, runtime).await
     }
 
     /// The endpoints of a service, `path` being its `name:port`.

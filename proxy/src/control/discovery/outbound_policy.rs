@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrigger_policy::Unsupported;
-use outrigger_policy::name::ResourceRef;
+use outrigger_policy::name::{NameAddr, ResourceRef};
 use outrigger_policy::outbound::{OutboundPolicy, OutboundProtocol};
 use outrigger_policy::profile::Lookup;
 use outrigger_proto::EXTENSIONS;
@@ -43,24 +43,43 @@ impl Source {
     }
 
     /// Follows the policy of an address.
-    pub(crate) fn watch(&self, dst: SocketAddr, runtime: &Handle) -> Live<LookupAnswer> {
+    pub(crate) fn of_address(&self, dst: SocketAddr, runtime: &Handle) -> Live<LookupAnswer> {
+        self.watch(
+            traffic_spec::Target::Addr(tcp_address(dst)),
+            dst.to_string(),
+            runtime,
+        )
+    }
+
+    /// Follows the policy of a name.
+    pub(crate) fn of_name(&self, name: &NameAddr, runtime: &Handle) -> Live<LookupAnswer> {
+        let authority = name.to_string();
+        self.watch(
+            traffic_spec::Target::Authority(authority.clone()),
+            authority,
+            runtime,
+        )
+    }
+
+    /// `dst` is the target as logs have it.
+    fn watch(&self, target: traffic_spec::Target, dst: String, runtime: &Handle) -> Live<LookupAnswer> {
         let (publisher, live) = Live::new(Answer::Waiting);
         let source = self.clone();
         runtime.spawn(async move {
             tokio::select! {
-                () = source.run(dst, &publisher) => {}
+                () = source.run(target, &dst, &publisher) => {}
                 () = publisher.unused() => {}
             }
         });
         live
     }
 
-    async fn run(&self, dst: SocketAddr, publisher: &Publisher<LookupAnswer>) {
+    async fn run(&self, target: traffic_spec::Target, dst: &str, publisher: &Publisher<LookupAnswer>) {
         let open = || {
             let mut client = self.client.clone();
             let mut request = Request::new(TrafficSpec {
                 source_workload: self.workload.to_string(),
-                target: Some(traffic_spec::Target::Addr(tcp_address(dst))),
+                target: Some(target.clone()),
             });
             let says = MetadataValue::from_static("1");
             request.metadata_mut().insert(EXTENSIONS, says);
@@ -76,7 +95,7 @@ impl Source {
 }
 
 /// What a terminal code means before there was a policy.
-fn refused(dst: SocketAddr, status: &Status) -> LookupAnswer {
+fn refused(dst: &str, status: &Status) -> LookupAnswer {
     debug!(%dst, code = ?status.code(), message = status.message(), "no policy");
     match status.code() {
         Code::NotFound | Code::Unimplemented => Answer::Known(Lookup::NotFound),

@@ -1,6 +1,5 @@
 //! `Destination.GetProfile`: what a service profile, or the endpoint behind an address, adds.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrigger_policy::Unsupported;
@@ -41,10 +40,10 @@ impl Source {
         }
     }
 
-    /// Follows the profile of an address.
-    pub(crate) fn watch(&self, dst: SocketAddr, runtime: &Handle) -> Live<ProfileAnswer> {
+    /// Follows the profile of a destination, an address or a `name:port`.
+    pub(crate) fn watch(&self, dst: &impl ToString, runtime: &Handle) -> Live<ProfileAnswer> {
         let (publisher, live) = Live::new(Answer::Waiting);
-        let source = self.clone();
+        let (source, dst) = (self.clone(), dst.to_string());
         runtime.spawn(async move {
             tokio::select! {
                 () = source.run(dst, &publisher) => {}
@@ -54,11 +53,11 @@ impl Source {
         live
     }
 
-    async fn run(&self, dst: SocketAddr, publisher: &Publisher<ProfileAnswer>) {
+    async fn run(&self, dst: String, publisher: &Publisher<ProfileAnswer>) {
         let open = || {
             let mut client = self.client.clone();
             let request = GetDestination {
-                path: dst.to_string(),
+                path: dst.clone(),
                 context_token: self.context.to_string(),
                 ..GetDestination::default()
             };

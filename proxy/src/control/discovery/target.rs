@@ -1,12 +1,14 @@
 //! Profile and policy of a destination, joined to the one policy that the data path follows.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_policy::endpoint::Endpoint;
+use outrigger_policy::name::NameAddr;
 use outrigger_policy::outbound::OutboundPolicy;
-use outrigger_policy::profile::{effective, forward};
+use outrigger_policy::profile::{Lookup, Profile, effective, forward};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::info;
@@ -25,10 +27,13 @@ const FIRST_ANSWER: Duration = Duration::from_secs(3);
 pub enum DiscoveryError {
     /// The control plane was silent.
     #[error("no answer about {0} from the control plane within {FIRST_ANSWER:?}")]
-    Timeout(SocketAddr),
+    Timeout(String),
     /// It refused to answer.
     #[error("the control plane refused to answer about {0}: {1}")]
-    Refused(SocketAddr, Arc<str>),
+    Refused(String, Arc<str>),
+    /// It knows nobody by this name.
+    #[error("the control plane knows nothing of {0}")]
+    Nobody(String),
 }
 
 /// Which addresses the control plane has something to say about.
@@ -52,48 +57,94 @@ impl Networks {
     }
 }
 
-/// Waits for both answers, then keeps their join current.
-pub(crate) async fn join(
+/// What a profile and a policy say together; `None`: that there is nobody.
+pub type Join = fn(u16, Option<&Profile>, &Lookup) -> Option<OutboundPolicy>;
+
+/// Waits for both answers about an address, then keeps their join current.
+pub(crate) async fn by_address(
     dst: SocketAddr,
-    mut profile: Live<ProfileAnswer>,
-    mut lookup: Live<LookupAnswer>,
+    answers: Answers,
     networks: &Networks,
     runtime: &Handle,
 ) -> Result<Live<OutboundPolicy>, DiscoveryError> {
-    let both = async { tokio::join!(answered(&mut profile), answered(&mut lookup)) };
-    let first = match timeout(FIRST_ANSWER, both).await {
-        Ok((_, Answer::Refused(why))) => return Err(DiscoveryError::Refused(dst, why)),
-        Ok((profile, lookup)) => decide(dst, &profile, &lookup),
-        Err(_) => None,
-    };
-    let first = match first {
-        Some(policy) => policy,
-        None if networks.are_foreign_to(dst) => {
+    let decide = move |profile: Option<&Profile>, lookup: &Lookup| Some(effective(dst, profile, lookup));
+    let mut answers = answers;
+    let first = match answers.first(&dst, &decide).await {
+        Err(DiscoveryError::Timeout(_)) if networks.are_foreign_to(dst) => {
             info!(%dst, "forwarding to an address outside the mesh without an answer from the control plane");
             forward("fallback", Endpoint::bare(dst))
         }
-        None => return Err(DiscoveryError::Timeout(dst)),
+        first => first?,
     };
+    Ok(publish(first, answers, decide, runtime))
+}
+
+/// The same about a name.
+pub(crate) async fn by_name(
+    name: &NameAddr,
+    join: Join,
+    mut answers: Answers,
+    runtime: &Handle,
+) -> Result<Live<OutboundPolicy>, DiscoveryError> {
+    let port = name.port.get();
+    let decide = move |profile: Option<&Profile>, lookup: &Lookup| join(port, profile, lookup);
+    let first = answers.first(name, &decide).await?;
+    Ok(publish(first, answers, decide, runtime))
+}
+
+/// What the control plane says about a destination.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) profile: Live<ProfileAnswer>,
+    pub(crate) lookup: Live<LookupAnswer>,
+}
+
+impl Answers {
+    /// Waits for both, and joins them.
+    async fn first(
+        &mut self,
+        dst: &impl Display,
+        decide: &impl Fn(Option<&Profile>, &Lookup) -> Option<OutboundPolicy>,
+    ) -> Result<OutboundPolicy, DiscoveryError> {
+        let both = async { tokio::join!(answered(&mut self.profile), answered(&mut self.lookup)) };
+        match timeout(FIRST_ANSWER, both).await {
+            Ok((_, Answer::Refused(why))) => Err(DiscoveryError::Refused(dst.to_string(), why)),
+            Ok((Answer::Known(profile), Answer::Known(lookup))) => {
+                decide(profile.as_ref(), &lookup).ok_or_else(|| DiscoveryError::Nobody(dst.to_string()))
+            }
+            Ok(_) | Err(_) => Err(DiscoveryError::Timeout(dst.to_string())),
+        }
+    }
+}
+
+/// Keeps a join current for as long as it is read.
+fn publish(
+    first: OutboundPolicy,
+    answers: Answers,
+    decide: impl Fn(Option<&Profile>, &Lookup) -> Option<OutboundPolicy> + Send + 'static,
+    runtime: &Handle,
+) -> Live<OutboundPolicy> {
     let (publisher, live) = Live::new(first);
     runtime.spawn(async move {
         tokio::select! {
-            () = keep(dst, profile, lookup, &publisher) => {}
+            () = keep(answers, decide, &publisher) => {}
             () = publisher.unused() => {}
         }
     });
-    Ok(live)
+    live
 }
 
 /// Publishes the join of each new pair of answers. Never returns: it holds the streams open.
 async fn keep(
-    dst: SocketAddr,
-    mut profile: Live<ProfileAnswer>,
-    mut lookup: Live<LookupAnswer>,
+    mut answers: Answers,
+    decide: impl Fn(Option<&Profile>, &Lookup) -> Option<OutboundPolicy>,
     publisher: &Publisher<OutboundPolicy>,
 ) {
+    let Answers { profile, lookup } = &mut answers;
     loop {
         let seen = (profile.get_and_mark_seen(), lookup.get_and_mark_seen());
-        if let Some(policy) = decide(dst, &seen.0, &seen.1)
+        if let (Answer::Known(profile), Answer::Known(lookup)) = (&*seen.0, &*seen.1)
+            && let Some(policy) = decide(profile.as_ref(), lookup)
             && *publisher.get() != policy
         {
             publisher.set(policy);
@@ -104,14 +155,6 @@ async fn keep(
             Ok(_) = lookup.changed() => {}
             else => std::future::pending().await,
         }
-    }
-}
-
-/// The policy that both answers give together, if both are there.
-fn decide(dst: SocketAddr, profile: &ProfileAnswer, lookup: &LookupAnswer) -> Option<OutboundPolicy> {
-    match (profile, lookup) {
-        (Answer::Known(profile), Answer::Known(lookup)) => Some(effective(dst, profile.as_ref(), lookup)),
-        _ => None,
     }
 }
 

@@ -242,7 +242,7 @@ async fn silence_fails_a_mesh_address_and_forwards_a_foreign_one() {
     tokio::task::yield_now().await;
     tokio::time::pause();
     let error = mesh.await.unwrap().unwrap_err();
-    assert_eq!(error, DiscoveryError::Timeout(SERVICE.parse().unwrap()));
+    assert_eq!(error, DiscoveryError::Timeout(SERVICE.to_owned()));
     assert_eq!(
         *foreign.await.unwrap().unwrap().get(),
         forward("fallback", at(INTERNET))
