@@ -434,6 +434,10 @@ impl Meter for TransportHandle {
         Self::abused(self, reason);
     }
 
+    fn asked_again(&self) {
+        self.asked_again.inc();
+    }
+
     fn closed(&self, errno: Option<i32>) {
         Self::closed(self, errno);
     }

@@ -161,7 +161,9 @@ vars! {
     section "Limits" {
         /// Requests that may wait for one inbound destination.
         INBOUND_HTTP_QUEUE_CAPACITY: usize = "10000", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";
-        /// How long a request waits for room on an HTTP/2 connection to the application before it is answered with a failure.
+        /// How long a request waits for room on an HTTP/2 connection to the application before it is answered with a failure,
+        /// and for how long a connection to the application is asked for again when nobody answers in time: a burst can fill
+        /// the queue of an application that is slow to accept.
         INBOUND_HTTP_FAILFAST_TIMEOUT: Duration = "1s";
         /// Connections that may wait for an endpoint of one destination.
         OUTBOUND_TCP_QUEUE_CAPACITY: usize = "10000", not_built "queue that requests wait in (`MAX_IN_FLIGHT` bounds them)";

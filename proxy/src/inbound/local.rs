@@ -40,7 +40,10 @@ impl Local {
     pub fn new(config: &config::Inbound, report: &Report, room: Arc<Room>) -> Self {
         Self {
             pools: Cache::new(POOL_IDLE, MAX_POOLS),
-            options: Options::new(&config.connect, room),
+            options: Options {
+                patience: config.http_fail_fast,
+                ..Options::new(&config.connect, room)
+            },
             settings: Settings::new(&config.pool, &config.http2_client, config.http_fail_fast),
             meter: report.connected(),
             metrics: report.pools.clone(),

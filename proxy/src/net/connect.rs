@@ -17,6 +17,8 @@ use crate::room::Room;
 pub struct Options {
     /// For TCP, TLS handshake and transport header together.
     pub timeout: Duration,
+    /// For how long a plain connection that timed out is tried again; zero: once is enough.
+    pub patience: Duration,
     /// Keepalive idle time; keepalive is on even when unset.
     pub keepalive: Option<Duration>,
     /// `TCP_USER_TIMEOUT`.
@@ -26,10 +28,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// Connections as they are configured, with room for as many as `room` has.
+    /// Connections as they are configured, with room for as many as `room` has; tried once.
     pub fn new(connect: &config::Connect, room: Arc<Room>) -> Self {
         Self {
             timeout: connect.timeout,
+            patience: Duration::ZERO,
             keepalive: connect.keepalive,
             user_timeout: connect.user_timeout,
             room,

@@ -43,6 +43,8 @@ pub trait Meter: Send + Sync + std::fmt::Debug {
     fn written(&self, bytes: usize);
     /// The peer did what ends the connection; `reason` is one of few.
     fn abused(&self, reason: &'static str);
+    /// A connection was asked for again, since nobody had answered in time.
+    fn asked_again(&self) {}
     /// The connection is gone, with the operating system's error if one ended it.
     fn closed(&self, errno: Option<i32>);
 }

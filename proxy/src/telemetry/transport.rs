@@ -25,6 +25,8 @@ pub struct TransportMetrics {
     pub tcp_write_bytes_total: Family<Arc<TransportLabels>, Counter>,
     /// HTTP/2 connections that this proxy ended because of what the peer sent.
     pub http2_abuse: Family<AbuseLabels, Counter>,
+    /// Connections asked for again, since nobody had answered in time.
+    pub asked_again: Family<Direction, Counter>,
     /// What is resolved and in use.
     pub resolved: Shared<TransportLabels, TransportHandle>,
 }
@@ -79,6 +81,8 @@ pub struct TransportHandle {
     pub read: Arc<Counter>,
     /// Bytes written to the peer.
     pub written: Arc<Counter>,
+    /// Connections asked for again.
+    pub asked_again: Arc<Counter>,
     open_total: Arc<Counter>,
     open: Arc<Gauge>,
     closed_well: Arc<Counter>,
@@ -103,6 +107,10 @@ impl TransportMetrics {
                 "outrigger_http2_abuse_total",
                 "HTTP/2 connections that the proxy ended because of what the peer sent: floods, and errors of protocol",
             ),
+            asked_again: registry.counter(
+                "outrigger_tcp_connect_retries_total",
+                "Connections asked for again, since the application had not answered in time: its listen queue may be full",
+            ),
             resolved: Shared::default(),
         }
     }
@@ -117,6 +125,7 @@ impl TransportMetrics {
             TransportHandle {
                 read: self.tcp_read_bytes_total.handle(labels.clone()),
                 written: self.tcp_write_bytes_total.handle(labels.clone()),
+                asked_again: self.asked_again.handle(labels.side().0),
                 open_total: self.tcp_open_total.handle(labels.clone()),
                 open: self.tcp_open_connections.handle(labels.clone()),
                 closed_well: self.tcp_close_total.handle(well),

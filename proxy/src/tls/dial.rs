@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use outrigger_policy::endpoint::EndpointTls;
 use outrigger_policy::name::DnsName;
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
 use crate::error::{Fault, Kind, Side};
 use crate::live::Live;
@@ -66,12 +67,26 @@ impl Dial {
 
     async fn in_turn(&self, session: Option<Session>) -> Result<Io, Fault> {
         let Some(peer) = &self.peer else {
-            return connect::in_time(&self.options, self.steps(session)).await;
+            return self.patiently(session).await;
         };
         let turn = peer.turns.take(self.options.timeout).await?;
         let connected = connect::in_time(&self.options, self.steps(session)).await;
         turn.ended(&connected);
         connected
+    }
+
+    /// A listener that is slow to accept lets its queue fill, and the kernel then drops what asks for a connection
+    /// without a word. It would ask again by itself, but only after a second, when the timeout has often passed.
+    async fn patiently(&self, session: Option<Session>) -> Result<Io, Fault> {
+        let end = Instant::now() + self.options.patience;
+        loop {
+            match connect::in_time(&self.options, self.steps(session)).await {
+                Err(fault) if fault.kind == Kind::ConnectTimeout && Instant::now() < end => {
+                    self.meter.asked_again();
+                }
+                connected => return connected,
+            }
+        }
     }
 
     async fn steps(&self, session: Option<Session>) -> Result<Io, Fault> {
@@ -115,4 +130,73 @@ fn fault(error: Error) -> Fault {
         Kind::Tls
     };
     Fault::because(kind, Side::Server, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::net::{TcpSocket, TcpStream};
+
+    use super::*;
+    use crate::room::Room;
+
+    /// How often a connection was asked for again.
+    #[derive(Debug, Default)]
+    struct Again(AtomicUsize);
+
+    impl Meter for Again {
+        fn opened(&self) {}
+        fn read(&self, _bytes: usize) {}
+        fn written(&self, _bytes: usize) {}
+        fn abused(&self, _reason: &'static str) {}
+        fn asked_again(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        fn closed(&self, _errno: Option<i32>) {}
+    }
+
+    #[tokio::test]
+    async fn a_listener_whose_queue_is_full_is_asked_again_until_it_accepts() {
+        const TIMEOUT: Duration = Duration::from_millis(50);
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut queue = Vec::new();
+        while let Ok(connected) = tokio::time::timeout(TIMEOUT, TcpStream::connect(addr)).await {
+            queue.push(connected.unwrap());
+        }
+        let again = Arc::new(Again::default());
+        let options = Options {
+            timeout: TIMEOUT,
+            patience: Duration::ZERO,
+            keepalive: None,
+            user_timeout: None,
+            room: Room::new(1),
+        };
+        let mut dial = Dial {
+            addr,
+            options,
+            peer: None,
+            meter: again.clone(),
+        };
+        let fault = dial.connect(None).await.unwrap_err();
+        assert_eq!(
+            (fault.kind, again.0.load(Ordering::SeqCst)),
+            (Kind::ConnectTimeout, 0)
+        );
+        dial.options.patience = Duration::from_secs(30);
+        let accepting = async {
+            while again.0.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            for _ in &queue {
+                listener.accept().await.unwrap();
+            }
+        };
+        let (connected, ()) = tokio::join!(dial.connect(None), accepting);
+        connected.unwrap();
+    }
 }

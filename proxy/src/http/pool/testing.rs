@@ -34,6 +34,7 @@ pub(crate) fn dial(addr: SocketAddr, timeout: Duration) -> Dial {
         addr,
         options: Options {
             timeout,
+            patience: Duration::ZERO,
             keepalive: None,
             user_timeout: None,
             room: Room::new(1_000),
