@@ -1,10 +1,11 @@
-//! Request bodies that can be sent again: what has been read of one is kept, up to a limit of its own and one for all.
+//! Request bodies that can be sent again, or elsewhere too: what has been read of one is kept, up to a limit of its own
+//! and one for all.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -23,6 +24,19 @@ pub struct Memory(Arc<Held>);
 struct Held {
     now: AtomicUsize,
     max: usize,
+    /// How often there was no room.
+    full: AtomicU64,
+}
+
+/// Why no copy of a body can be made any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It is longer than may be kept of it.
+    TooLong,
+    /// All bodies together have used up their memory.
+    Full,
+    /// It broke off, or nobody read it to its end.
+    BrokenOff,
 }
 
 /// A request body of which copies can be made, one after another.
@@ -61,15 +75,22 @@ struct Kept {
     max_bytes: usize,
     memory: Memory,
     /// Why no further copy can be made.
-    lost: bool,
+    lost: Option<Lost>,
     copies: u32,
+    /// The copy that was the last to be dropped; copies are numbered from one.
+    dropped: u32,
+    /// Who waits until all of it has been read.
+    waiting: Option<Waker>,
 }
 
 impl Memory {
     /// For at most so many bytes.
     pub fn new(max: usize) -> Self {
-        let now = AtomicUsize::new(0);
-        Self(Arc::new(Held { now, max }))
+        Self(Arc::new(Held {
+            now: AtomicUsize::new(0),
+            max,
+            full: AtomicU64::new(0),
+        }))
     }
 
     /// Bytes that are kept now.
@@ -77,11 +98,22 @@ impl Memory {
         self.0.now.load(Ordering::Relaxed)
     }
 
+    /// Bytes that may be kept.
+    pub fn limit(&self) -> usize {
+        self.0.max
+    }
+
+    /// Bodies that were no longer kept because there was no room.
+    pub fn full(&self) -> u64 {
+        self.0.full.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let held = self.0.now.fetch_add(bytes, Ordering::Relaxed);
         let fits = held.saturating_add(bytes) <= self.0.max;
         if !fits {
             self.give_back(bytes);
+            self.0.full.fetch_add(1, Ordering::Relaxed);
         }
         fits
     }
@@ -111,8 +143,10 @@ impl Replay {
                 bytes: 0,
                 max_bytes,
                 memory: memory.clone(),
-                lost: false,
+                lost: None,
                 copies: 0,
+                dropped: 0,
+                waiting: None,
             }))),
         }))
     }
@@ -121,18 +155,27 @@ impl Replay {
     pub fn is_whole(&self) -> bool {
         match &self.0 {
             Source::Nothing | Source::Bytes(_) => true,
-            Source::Kept(kept) => !lock(kept).lost,
+            Source::Kept(kept) => lock(kept).lost.is_none(),
         }
     }
 
-    /// A copy from the start; those made before it end with an error. `None` if some of it is no longer there.
+    /// Waits until a copy has been read to its end: from then on copies can be read at the same time.
+    pub async fn whole(&self) -> Result<(), Lost> {
+        let Source::Kept(kept) = &self.0 else {
+            return Ok(());
+        };
+        std::future::poll_fn(|cx| lock(kept).poll_whole(cx)).await
+    }
+
+    /// A copy from the start; those made before it end with an error, unless all has been read by then. `None` if some of
+    /// it is no longer there.
     pub fn copy(&self) -> Option<Body> {
         match &self.0 {
             Source::Nothing => Some(Body::Empty),
             Source::Bytes(bytes) => Some(Body::Full(bytes.clone())),
             Source::Kept(kept) => {
                 let mut locked = lock(kept);
-                if locked.lost {
+                if locked.lost.is_some() {
                     return None;
                 }
                 locked.copies += 1;
@@ -150,36 +193,66 @@ impl Replay {
 impl Kept {
     /// Keeps what has just been read, or nothing more if there is no room.
     fn keep(&mut self, data: &Bytes) {
-        let fits = self.bytes + data.len() <= self.max_bytes && self.frames.len() < MAX_FRAMES;
-        if self.lost || data.is_empty() {
+        if self.lost.is_some() || data.is_empty() {
             return;
         }
-        if fits && self.memory.take(data.len()) {
+        if self.bytes + data.len() > self.max_bytes || self.frames.len() >= MAX_FRAMES {
+            self.forget(Lost::TooLong);
+        } else if !self.memory.take(data.len()) {
+            self.forget(Lost::Full);
+        } else {
             self.bytes += data.len();
             self.frames.push_back(data.clone());
-        } else {
-            self.forget();
         }
     }
 
-    fn forget(&mut self) {
-        self.lost = true;
+    fn forget(&mut self, why: Lost) {
+        self.lost.get_or_insert(why);
         self.frames = VecDeque::new();
         self.memory.give_back(std::mem::take(&mut self.bytes));
+        self.wake();
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    fn poll_whole(&mut self, cx: &Context<'_>) -> Poll<Result<(), Lost>> {
+        match self.lost {
+            Some(why) => Poll::Ready(Err(why)),
+            None if self.ended => Poll::Ready(Ok(())),
+            // Nobody reads on, and nobody will.
+            None if self.copies > 0 && self.dropped == self.copies => Poll::Ready(Err(Lost::BrokenOff)),
+            None => {
+                self.waiting = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let polled = Pin::new(&mut self.rest).poll_frame(cx);
         match &polled {
             Poll::Pending => {}
-            Poll::Ready(None) => self.ended = true,
-            Poll::Ready(Some(Err(_))) => self.forget(),
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(Err(_))) => self.forget(Lost::BrokenOff),
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     self.keep(data);
+                    // Who knows that this was the last frame does not ask for another one.
+                    if self.rest.is_end_stream() {
+                        self.end();
+                    }
                 } else if let Some(trailers) = frame.trailers_ref() {
                     self.trailers = Some(trailers.clone());
-                    self.ended = true;
+                    self.end();
                 }
             }
         }
@@ -206,7 +279,7 @@ impl HttpBody for Copy {
             return Poll::Ready(None);
         }
         let mut kept = lock(&copy.kept);
-        if kept.copies != copy.number {
+        if kept.copies != copy.number && !kept.ended {
             copy.ended = true;
             return Poll::Ready(Some(Err(Error::Proxy("the request is sent again elsewhere"))));
         }
@@ -245,6 +318,18 @@ impl HttpBody for Copy {
             hint.set_upper(upper + again as u64);
         }
         hint
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let mut kept = lock(&self.kept);
+        if self.at >= kept.frames.len() && kept.lost.is_none() && kept.rest.is_end_stream() {
+            // Who knows that there is nothing more does not ask for it.
+            kept.ended = true;
+        }
+        kept.dropped = kept.dropped.max(self.number);
+        kept.wake();
     }
 }
 
@@ -303,9 +388,10 @@ mod tests {
         .unwrap();
         let mut first = replay.copy().unwrap();
         assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
-        assert_eq!(read(replay.copy().unwrap()).await.0, "onetwothree");
+        let second = replay.copy().unwrap();
         assert!(first.frame().await.unwrap().is_err());
         assert!(first.frame().await.is_none());
+        assert_eq!(read(second).await.0, "onetwothree");
     }
 
     #[tokio::test]
@@ -338,6 +424,54 @@ mod tests {
         let full = Replay::take(&mut Body::Full(Bytes::from_static(b"four")), 4, &memory).unwrap();
         assert_eq!(read(full.copy().unwrap()).await.0, "four");
         assert_eq!(read(full.copy().unwrap()).await.0, "four");
+    }
+
+    fn replay(frames: &[&'static str], max: usize, memory: &Memory) -> Replay {
+        Replay::take(&mut body(frames, true), max, memory).unwrap()
+    }
+
+    #[tokio::test]
+    async fn copies_of_what_was_read_whole_are_read_at_the_same_time() {
+        let replay = replay(&["one", "two"], 6, &Memory::new(ROOM));
+        let original = tokio::spawn(read(replay.copy().unwrap()));
+        replay.whole().await.unwrap();
+        original.await.unwrap();
+        let mut copies = [(); 2].map(|()| replay.copy().unwrap());
+        for expected in ["one", "two"] {
+            for copy in &mut copies {
+                let frame = copy.frame().await.unwrap().unwrap();
+                assert_eq!(frame.into_data().unwrap(), expected);
+            }
+        }
+        for copy in &mut copies {
+            assert!(copy.frame().await.unwrap().unwrap().is_trailers());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_whole_learns_why_it_will_not_come() {
+        let memory = Memory::new(5);
+        let waits = |replay: Replay| tokio::spawn(async move { replay.whole().await });
+        for (max, why) in [(5, Lost::TooLong), (100, Lost::Full)] {
+            let replay = replay(&["one", "two"], max, &memory);
+            let original = replay.copy().unwrap();
+            let waiting = waits(replay);
+            assert_eq!(read(original).await.0, "onetwo");
+            assert_eq!(waiting.await.unwrap(), Err(why));
+        }
+        assert_eq!(memory.full(), 1);
+        let replay = replay(&["one", "two"], 100, &memory);
+        let mut original = replay.copy().unwrap();
+        original.frame().await.unwrap().unwrap();
+        let waiting = waits(replay);
+        tokio::task::yield_now().await;
+        drop(original);
+        assert_eq!(waiting.await.unwrap(), Err(Lost::BrokenOff));
+        let unread = self::replay(&["one"], 100, &memory);
+        drop(unread.copy());
+        assert_eq!(unread.whole().await, Err(Lost::BrokenOff));
+        drop(unread);
+        assert_eq!(memory.held(), 0);
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 pub mod attempt;
 pub mod backends;
 pub mod builder;
+pub mod dispatch;
 pub mod http;
 pub mod kept;
 pub mod metrics;

@@ -1,0 +1,228 @@
+//! On to an endpoint of a backend, and to another one when nothing of the request was written.
+
+use std::time::Duration;
+
+use http::header::HOST;
+use http::{HeaderValue, Request, Response, Uri, Version};
+use outrigger_policy::endpoint::ProtocolHint;
+use outrigger_policy::name::ResourceRef;
+use tokio::time::Instant;
+
+use crate::balance::endpoint::Endpoint;
+use crate::drain::Drain;
+use crate::error::{Fault, Kind, Side};
+use crate::exchange::Exchange;
+use crate::http::body::Body;
+use crate::http::headers::{self, DST_CANONICAL, ORIG_PROTO, PROXY_CONNECTION, PROXY_ERROR, REQUIRE_ID};
+use crate::http::orig_proto;
+use crate::http::pool::Failed;
+use crate::http::upgrade::{self, Wanted};
+use crate::outbound::backends::Backend;
+use crate::outbound::target::Dialled;
+
+/// Endpoints tried for one attempt, each only if the one before took nothing of it.
+const MAX_ENDPOINTS: usize = 3;
+
+/// The way of a request from its route on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leg<'a> {
+    /// The route that it took.
+    pub(super) route: &'a ResourceRef,
+    /// Where it goes.
+    pub(super) backend: &'a Backend,
+    /// How long it waits for an endpoint.
+    pub(super) fail_fast: Duration,
+    /// What leads to the destination: the host of a request that names none.
+    pub(super) dialled: &'a Dialled,
+}
+
+/// What is taken from a request before it is sent for the first time.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    /// The application asks for a tunnel, which can be made once.
+    tunnel: Option<Wanted>,
+    is_tunnel: bool,
+    /// The identity that the application insists on.
+    required: Option<HeaderValue>,
+}
+
+/// What is needed to make a request again what the application sent: each endpoint starts from there.
+#[derive(Debug)]
+struct Origin<'a> {
+    version: Version,
+    /// The target was in absolute form.
+    absolute: bool,
+    /// Target and `Host`, of a request that was made one for another authority.
+    overridden: Option<(Uri, Option<HeaderValue>)>,
+    /// The application asks for a tunnel, which HTTP/2 can't carry.
+    tunnel: bool,
+    dialled: &'a Dialled,
+}
+
+impl Prepared {
+    /// Takes it, and makes the request fit to be sent on.
+    pub(super) fn of(request: &mut Request<Body>) -> Self {
+        let tunnel = upgrade::prepare(request);
+        let required = if headers::has_linkerds(request.headers()) {
+            request.headers_mut().remove(REQUIRE_ID)
+        } else {
+            None
+        };
+        Self {
+            is_tunnel: tunnel.is_some(),
+            tunnel,
+            required,
+        }
+    }
+
+    /// Whether the request asks for a tunnel.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel
+    }
+}
+
+/// Sends a request to an endpoint of a backend, and to another one when nothing of it was written. It leaves an empty
+/// request behind.
+pub(super) async fn send(
+    leg: Leg<'_>,
+    prepared: &mut Prepared,
+    request: &mut Request<Body>,
+    exchange: &mut Exchange,
+    drain: &Drain,
+) -> Result<Response<Body>, Fault> {
+    let Leg { route, backend, .. } = leg;
+    let balancer = backend.balancer()?;
+    let mut origin = Origin::of(request, prepared.is_tunnel, leg.dialled);
+    let mut now = exchange.started();
+    for tried in 1.. {
+        let picked = balancer.pick(now, leg.fail_fast).await?;
+        let endpoint = picked.endpoint().clone();
+        exchange.send(picked, backend.handles.as_ref(), now);
+        check_identity(&endpoint, prepared.required.as_ref())?;
+        let carried = origin.address(request, &endpoint)?;
+        match endpoint.pool().send(request).await {
+            Ok(response) => return received(response, &origin, carried, prepared.tunnel.take(), drain),
+            Err(Failed { fault, unsent }) => {
+                if matches!(
+                    fault.kind,
+                    Kind::Connect | Kind::ConnectTimeout | Kind::Tls | Kind::PeerIdentity
+                ) {
+                    endpoint.unreachable();
+                }
+                if !unsent || tried == MAX_ENDPOINTS || !balancer.is_ready() {
+                    let addr = endpoint.description().addr;
+                    return Err(
+                        fault.at(|| format!("route {route}: backend {}: endpoint {addr}: ", backend.meta))
+                    );
+                }
+                origin.restore(request);
+                now = Instant::now();
+            }
+        }
+    }
+    unreachable!("the last endpoint either answers or fails")
+}
+
+/// `l5d-require-id`: the application insists on an identity, which the endpoint has to prove.
+fn check_identity(endpoint: &Endpoint, required: Option<&HeaderValue>) -> Result<(), Fault> {
+    let Some(required) = required else { return Ok(()) };
+    let peer = endpoint.pool().dial().peer.as_ref();
+    let found = peer.map(|peer| peer.tls.identity.as_str());
+    if found.is_some_and(|found| found.as_bytes().eq_ignore_ascii_case(required.as_bytes())) {
+        return Ok(());
+    }
+    let text = format!("required id {required:?}; found {found:?}");
+    Err(Fault::because(Kind::PeerIdentity, Side::Server, text))
+}
+
+impl<'a> Origin<'a> {
+    fn of(request: &Request<Body>, tunnel: bool, dialled: &'a Dialled) -> Self {
+        let absolute = request.uri().authority().is_some();
+        Self {
+            version: request.version(),
+            absolute,
+            overridden: None,
+            tunnel,
+            dialled,
+        }
+    }
+
+    /// Makes the request again what it was.
+    fn restore(&mut self, request: &mut Request<Body>) {
+        *request.version_mut() = self.version;
+        request.headers_mut().remove(ORIG_PROTO);
+        if let Some((uri, host)) = self.overridden.take() {
+            *request.uri_mut() = uri;
+            if let Some(host) = host {
+                request.headers_mut().insert(HOST, host);
+            }
+        } else if !self.absolute {
+            *request.uri_mut() = orig_proto::origin_form(request.uri());
+        }
+    }
+
+    /// Gives the request the form that the endpoint's side expects. `true`: HTTP/1 that HTTP/2 carries.
+    fn address(&mut self, request: &mut Request<Body>, endpoint: &Endpoint) -> Result<bool, Fault> {
+        let description = endpoint.description();
+        let carried = self.version != Version::HTTP_2
+            && !self.tunnel
+            && description.hint == ProtocolHint::Http2
+            && !endpoint.is_local();
+        if let Some(authority) = &description.authority_override {
+            self.overridden = Some((request.uri().clone(), request.headers().get(HOST).cloned()));
+            request.headers_mut().remove(DST_CANONICAL);
+            override_authority(request, authority, carried || self.version == Version::HTTP_2)?;
+        }
+        if carried {
+            orig_proto::upgrade(request, self.absolute, || self.dialled.to_string())?;
+        }
+        Ok(carried)
+    }
+}
+
+/// Makes a request one for another authority: HTTP/2 says it in the target, HTTP/1 in `Host`.
+///
+/// That of a plain `CONNECT` is where its tunnel leads, and nobody else's to say.
+fn override_authority(request: &mut Request<Body>, authority: &str, http2: bool) -> Result<(), Fault> {
+    if request.uri().scheme().is_none() && request.uri().authority().is_some() {
+        return Ok(());
+    }
+    let invalid = || {
+        let text = "the endpoint's authority is not valid";
+        Fault::because(Kind::Discovery, Side::Control, text)
+    };
+    if http2 {
+        *request.uri_mut() = headers::with_authority(request.uri(), authority).ok_or_else(invalid)?;
+        request.headers_mut().remove(HOST);
+    } else {
+        let host = HeaderValue::from_str(authority).map_err(|_| invalid())?;
+        request.headers_mut().insert(HOST, host);
+        *request.uri_mut() = orig_proto::origin_form(request.uri());
+    }
+    Ok(())
+}
+
+/// The answer as the application is to see it: without what concerns one connection, or the peer proxy only.
+fn received(
+    mut response: Response<Body>,
+    origin: &Origin<'_>,
+    carried: bool,
+    tunnel: Option<Wanted>,
+    drain: &Drain,
+) -> Result<Response<Body>, Fault> {
+    if carried {
+        orig_proto::restore(&mut response, origin.version);
+    } else {
+        response.headers_mut().remove(ORIG_PROTO);
+        *response.version_mut() = origin.version;
+    }
+    upgrade::settle(tunnel, &mut response, drain)?;
+    let fields = response.headers_mut();
+    if headers::has_linkerds(fields) {
+        if let Some(error) = fields.remove(PROXY_ERROR) {
+            tracing::info!(?error, "Remote proxy error");
+        }
+        fields.remove(PROXY_CONNECTION);
+    }
+    Ok(response)
+}
