@@ -5,21 +5,7 @@
 use crate::Unsupported;
 use crate::inbound::InboundRule;
 use crate::name::ResourceRef;
-use crate::outbound::OutboundRule;
 use crate::route::filter::Filter;
-
-impl OutboundRule {
-    /// Why requests may not take this rule of a route, if there is a reason.
-    pub fn unenforced(&self, route: &ResourceRef) -> Option<Unsupported> {
-        if let Err(why) = &self.backends {
-            return Some(why.clone());
-        }
-        if !self.mirrors.is_empty() {
-            return Some(refusal(route, "a mirror", "remove it from the route"));
-        }
-        None
-    }
-}
 
 impl InboundRule {
     /// Why requests may not take this rule of a route, if there is a reason.

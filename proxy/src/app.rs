@@ -19,6 +19,7 @@ use crate::inbound::shared::Inbound;
 use crate::live::Live;
 use crate::net::listen::{self, OriginalDst};
 use crate::outbound::builder::Builder;
+use crate::outbound::memory::Memories;
 use crate::outbound::shared::Outbound;
 use crate::room::Rooms;
 use crate::telemetry::connections;
@@ -263,8 +264,11 @@ impl App {
         let (listeners, addrs) = Listeners::bind(&config, control)?;
         let rooms = Directions::new(&config)?;
         connections::register(&mut registry, &rooms.inbound, &rooms.outbound);
+        let memories = Memories::new(&config.outbound);
+        memories.register(&mut registry);
         let builder = Builder::new(
             config.outbound.clone(),
+            memories.clone(),
             credentials.clone(),
             discovery.clone(),
             outbound_report.clone(),
@@ -275,6 +279,7 @@ impl App {
             config.outbound,
             discovery.clone(),
             builder,
+            memories,
             outbound_report,
             rooms.outbound.clone(),
             drain.clone(),

@@ -100,6 +100,16 @@ impl Limit {
         }
         Ok(permit)
     }
+
+    /// Requests that are in flight.
+    pub fn taken(&self) -> usize {
+        self.0.now.load(Ordering::Relaxed)
+    }
+
+    /// Requests that may be.
+    pub fn max(&self) -> usize {
+        self.0.max
+    }
 }
 
 impl Drop for Permit {

@@ -32,6 +32,12 @@ pub struct Outbound {
     pub tcp_fail_fast: Duration,
     /// Requests in flight; more are shed.
     pub max_in_flight: usize,
+    /// Bytes of request bodies that are kept to be sent again, of all requests together.
+    pub retry_bytes: usize,
+    /// Bytes of request bodies that are kept for mirrors, of all requests together.
+    pub mirror_bytes: usize,
+    /// Copies of requests that may be under way to mirrors.
+    pub mirrors_in_flight: usize,
     /// What is taken of a message's head.
     pub head_limits: HeadLimits,
     /// HTTP/1 connections to an endpoint.
@@ -104,6 +110,9 @@ pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
         http_fail_fast: r.read(&vars::OUTBOUND_HTTP_FAILFAST_TIMEOUT),
         tcp_fail_fast: r.read(&vars::OUTBOUND_TCP_FAILFAST_TIMEOUT),
         max_in_flight: r.read(&vars::OUTBOUND_MAX_IN_FLIGHT),
+        retry_bytes: r.read(&vars::OUTBOUND_RETRY_MAX_BYTES),
+        mirror_bytes: r.read(&vars::OUTBOUND_MIRROR_MAX_BYTES),
+        mirrors_in_flight: r.read(&vars::OUTBOUND_MIRROR_MAX_IN_FLIGHT),
         head_limits: http::head_limits(r),
         pool: Pool {
             max_idle: r.read(&vars::OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),

@@ -178,6 +178,15 @@ vars! {
         INBOUND_MAX_IN_FLIGHT: usize = "100000";
         /// Outbound requests in flight; more are answered 503.
         OUTBOUND_MAX_IN_FLIGHT: usize = "100000";
+        /// Bytes of request bodies that are kept because their requests may be sent again, of all requests together; what
+        /// there is no room for is sent once only. Linkerd's proxy has no such variable, and no such limit.
+        OUTBOUND_RETRY_MAX_BYTES: usize = "67108864";
+        /// Bytes of request bodies that are kept for mirrors, of all requests together, and at most 1 MiB of one; what
+        /// there is no room for is not mirrored. Linkerd's proxy has no mirrors.
+        OUTBOUND_MIRROR_MAX_BYTES: usize = "16777216";
+        /// Copies of requests that are under way to mirrors, or wait for the end of their request; beyond, requests are not
+        /// mirrored. Linkerd's proxy has no mirrors.
+        OUTBOUND_MIRROR_MAX_IN_FLIGHT: usize = "1000";
         /// Bytes of a request's head, and of its trailers, for HTTP/1 and HTTP/2 alike; more is answered 431 (414 for an
         /// HTTP/1 request line, RESOURCE_EXHAUSTED for gRPC).
         HTTP_MAX_HEAD_SIZE: usize = "65536";

@@ -55,6 +55,11 @@ pub(super) async fn send(
         .backends()?
         .choose()
         .map_err(|fault| fault.at(|| format!("route {}: ", way.rule.meta)))?;
+    if let Some(mirrors) = &way.rule.mirrors
+        && prepared.begin()
+    {
+        mirrors.copy(request, prepared.is_tunnel(), way.prefix, way.dialled, drain);
+    }
     if !backend.filters.is_empty()
         && let Some(answer) = Box::pin(filtered(&backend.filters, way, deadline, request)).await?
     {

@@ -10,8 +10,8 @@ use outrigger_policy::budget::RetryBudget;
 use outrigger_policy::endpoint::{Endpoint as Description, ProtocolHint};
 use outrigger_policy::name::{DnsName, ResourceRef};
 use outrigger_policy::outbound::{
-    Backend as PolicyBackend, Dispatch, Distribution, LoadParams, OpaqueAction, OpaqueRoute, OutboundPolicy,
-    OutboundProtocol, OutboundRule, TlsRoute,
+    Backend as PolicyBackend, Dispatch, Distribution, LoadParams, Mirror as PolicyMirror, OpaqueAction,
+    OpaqueRoute, OutboundPolicy, OutboundProtocol, OutboundRule, TlsRoute,
 };
 use outrigger_policy::profile;
 use outrigger_policy::route::RouteTable;
@@ -30,10 +30,13 @@ use crate::live::{Live, Publisher};
 use crate::net::connect::Options;
 use crate::outbound::backends::{Backend, Backends};
 use crate::outbound::kept::Spare;
+use crate::outbound::memory::Memories;
+use crate::outbound::mirror::{Mirror, Mirrors};
 use crate::outbound::report::{Reached, Report};
 use crate::outbound::router::{Opaque, Protocol, Refusal, Router};
 use crate::outbound::rule::Rule;
 use crate::room::Room;
+use crate::telemetry::labels::{Backend as BackendLabel, OutboundRoute, Parent};
 use crate::telemetry::route::RouteHandles;
 use crate::tls::Credentials;
 use crate::tls::dial::{Dial, Peer, Target as HeaderTarget};
@@ -49,19 +52,29 @@ const LOOPBACK: &str = "Outbound proxy cannot initiate connections on the loopba
 #[derive(Debug)]
 pub struct Builder {
     config: config::Outbound,
+    memories: Memories,
     options: Options,
     credentials: Live<Credentials>,
     discovery: Discovery,
     report: Report,
     control: Handle,
-    balancers: Cache<(Arc<str>, Params), Balancer>,
-    forwards: Cache<Description, Balancer>,
+    balancers: Cache<(Arc<str>, Params, Purpose), Balancer>,
+    forwards: Cache<(Description, Purpose), Balancer>,
+}
+
+/// What requests are to a backend. Each purpose has balancers of its own: what becomes of copies for a mirror shuts no
+/// breaker of the requests themselves, and takes no place on their connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Purpose {
+    Traffic,
+    Mirror,
 }
 
 impl Builder {
     /// A builder without backends so far. Balancers follow their endpoints on `control`.
     pub fn new(
         config: config::Outbound,
+        memories: Memories,
         credentials: Live<Credentials>,
         discovery: Discovery,
         report: Report,
@@ -74,6 +87,7 @@ impl Builder {
             balancers: Cache::new(idle, MAX_BACKENDS),
             forwards: Cache::new(idle, MAX_BACKENDS),
             config,
+            memories,
             credentials,
             discovery,
             report,
@@ -144,19 +158,43 @@ impl Builder {
         } else {
             metrics.route(&policy.parent, route, grpc)
         });
-        let backends = match (&rule.backends, rule.unenforced(route)) {
-            (Ok(distribution), None) => Ok(self.backends(distribution, Some(&handles))),
-            (Err(why), _) => Err(why.clone()),
-            (_, Some(why)) => Err(why),
+        let backends = match &rule.backends {
+            Ok(distribution) => Ok(self.backends(distribution, Some(&handles))),
+            Err(why) => Err(why.clone()),
         };
         Rule {
             meta: route.clone(),
             policy: rule.clone(),
             backends,
+            mirrors: self.mirrors(policy, route, rule, &handles),
             budget: budget.cloned(),
             handles,
             spare: Spare::default(),
         }
+    }
+
+    fn mirrors(
+        self: &Arc<Self>,
+        policy: &OutboundPolicy,
+        route: &Arc<ResourceRef>,
+        rule: &OutboundRule,
+        handles: &Arc<RouteHandles>,
+    ) -> Option<Mirrors> {
+        if rule.mirrors.is_empty() {
+            return None;
+        }
+        let live = |mirror: &PolicyMirror| {
+            let backend = self.backend(&mirror.backend, Purpose::Mirror, Some(handles));
+            let report = self.report.metrics.mirror(
+                Parent(policy.parent.clone()),
+                OutboundRoute(route.clone()),
+                BackendLabel(mirror.backend.meta.clone()),
+            );
+            Mirror::new(backend, mirror.ratio, report)
+        };
+        let mirrors = rule.mirrors.iter().map(live).collect();
+        let (memories, fail_fast) = (self.memories.clone(), self.config.http_fail_fast);
+        Some(Mirrors::new(route.clone(), mirrors, memories, fail_fast))
     }
 
     fn opaque(self: &Arc<Self>, route: &OpaqueRoute) -> Opaque {
@@ -177,7 +215,7 @@ impl Builder {
         distribution: &Distribution,
         route: Option<&Arc<RouteHandles>>,
     ) -> Backends {
-        let backend = |backend: &PolicyBackend| self.backend(backend, route);
+        let backend = |backend: &PolicyBackend| self.backend(backend, Purpose::Traffic, route);
         match distribution {
             Distribution::Empty => Backends::Empty,
             Distribution::FirstAvailable(backends) => {
@@ -192,31 +230,38 @@ impl Builder {
         }
     }
 
-    fn backend(self: &Arc<Self>, backend: &PolicyBackend, route: Option<&Arc<RouteHandles>>) -> Backend {
+    fn backend(
+        self: &Arc<Self>,
+        backend: &PolicyBackend,
+        purpose: Purpose,
+        route: Option<&Arc<RouteHandles>>,
+    ) -> Backend {
         let balancer = match &backend.dispatch {
             Dispatch::Missing(why) => Err(why.clone()),
             Dispatch::Forward(description) if description.addr.ip().is_loopback() => {
                 Err(Unsupported::new(LOOPBACK))
             }
-            Dispatch::Forward(description) => Ok(self.forwards.get_or(description, || {
-                let params = Params {
-                    load: LoadParams::default(),
-                    breaker: None,
-                };
-                let siblings = Arc::default();
-                Balancer::fixed(Arc::new(self.endpoint(
-                    description.clone(),
-                    &"".into(),
-                    params,
-                    &siblings,
-                )))
-            })),
+            Dispatch::Forward(description) => {
+                Ok(self.forwards.get_or(&(description.clone(), purpose), || {
+                    let params = Params {
+                        load: LoadParams::default(),
+                        breaker: None,
+                    };
+                    let siblings = Arc::default();
+                    Balancer::fixed(Arc::new(self.endpoint(
+                        description.clone(),
+                        &"".into(),
+                        params,
+                        &siblings,
+                    )))
+                }))
+            }
             Dispatch::Balance { path, load, breaker } => {
                 let params = Params {
                     load: *load,
                     breaker: *breaker,
                 };
-                let key = (path.clone(), params);
+                let key = (path.clone(), params, purpose);
                 Ok(self
                     .balancers
                     .get_or(&key, || self.balancer(path.clone(), params)))

@@ -44,6 +44,8 @@ pub(super) struct Prepared {
     is_tunnel: bool,
     /// The identity that the application insists on.
     required: Option<HeaderValue>,
+    /// It has been on its way to a backend.
+    begun: bool,
 }
 
 /// What is needed to make a request again what the application sent: each endpoint starts from there.
@@ -72,7 +74,13 @@ impl Prepared {
             is_tunnel: tunnel.is_some(),
             tunnel,
             required,
+            begun: false,
         }
+    }
+
+    /// Whether the request goes to a backend for the first time; it does so only once.
+    pub(super) fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.begun, true)
     }
 
     /// Whether the request asks for a tunnel.

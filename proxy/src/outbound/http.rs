@@ -83,7 +83,14 @@ async fn forward(
         fail_fast: outbound.config.http_fail_fast,
         dialled: connection.target.dialled(),
     };
-    retry::send(way, request, exchange, &outbound.replays, &outbound.drain).await
+    retry::send(
+        way,
+        request,
+        exchange,
+        &outbound.memories.retries,
+        &outbound.drain,
+    )
+    .await
 }
 
 /// Finds the rule that the request takes.

@@ -1,7 +1,9 @@
 //! What only outbound traffic reports: protocols, detection, failures.
 
+use std::sync::Arc;
+
 use crate::error::Kind;
-use crate::telemetry::labels::{DetectResult, Parent, Target};
+use crate::telemetry::labels::{Backend, DetectResult, OutboundRoute, Parent, Target};
 use crate::telemetry::text::{EncodeLabels, LabelWriter};
 use crate::telemetry::{Counter, Family, Histogram, Name, Registry};
 
@@ -21,6 +23,8 @@ pub struct Metrics {
     pub detect_seconds: Family<Parent, Histogram>,
     /// What connections turned out to speak.
     pub detect_results: Family<Detected, Counter>,
+    /// Copies of requests for mirrors, by what became of them.
+    pub mirrored: Family<Copied, Counter>,
 }
 
 /// Why requests fail.
@@ -57,7 +61,86 @@ pub struct Detected {
     pub parent: Parent,
 }
 
+/// Copies of a route's requests for one of its mirrors.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Copied {
+    /// The object that the application connected to.
+    pub parent: Parent,
+    /// The route.
+    pub route: OutboundRoute,
+    /// The mirror.
+    pub backend: Backend,
+    /// What became of them; see [`Outcome`].
+    pub result: &'static str,
+}
+
+/// What becomes of a copy of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was sent, and answered, whatever the answer was.
+    Answered,
+    /// There was no complete answer.
+    Failed,
+    /// It was not sent: too many copies were under way.
+    Busy,
+    /// It was not sent: the body is longer than is kept for it.
+    TooLong,
+    /// It was not sent: all bodies together have used up the memory for them.
+    Full,
+    /// It was not sent: the request itself broke off before its end.
+    BrokenOff,
+    /// It was not sent: a tunnel can't be mirrored.
+    Tunnel,
+}
+
+/// What one mirror reports to.
+#[derive(Debug)]
+pub struct Mirrored([Arc<Counter>; Outcome::ALL.len()]);
+
+impl Outcome {
+    const ALL: [Self; 7] = [
+        Self::Answered,
+        Self::Failed,
+        Self::Busy,
+        Self::TooLong,
+        Self::Full,
+        Self::BrokenOff,
+        Self::Tunnel,
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Busy => "busy",
+            Self::TooLong => "too_long",
+            Self::Full => "no_memory",
+            Self::BrokenOff => "broken_off",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
+impl Mirrored {
+    /// Counts a copy.
+    pub fn count(&self, outcome: Outcome) {
+        self.0[outcome as usize].inc();
+    }
+}
+
 impl Metrics {
+    /// What a mirror reports to.
+    pub fn mirror(&self, parent: Parent, route: OutboundRoute, backend: Backend) -> Mirrored {
+        Mirrored(Outcome::ALL.map(|outcome| {
+            self.mirrored.handle(Copied {
+                parent: parent.clone(),
+                route: route.clone(),
+                backend: backend.clone(),
+                result: outcome.label(),
+            })
+        }))
+    }
+
     /// Registers the families.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
@@ -81,6 +164,10 @@ impl Metrics {
             detect_results: registry.counter(
                 Name::open("outbound_tcp_detect_http_results_total"),
                 "What connections turned out to speak",
+            ),
+            mirrored: registry.counter(
+                "outrigger_mirror_requests_total",
+                "Copies of requests for mirrors: answered, failed, or not sent and why (busy, too_long, no_memory, broken_off, tunnel)",
             ),
         }
     }
@@ -129,9 +216,26 @@ impl EncodeLabels for Detected {
     }
 }
 
+impl EncodeLabels for Copied {
+    const DOC: &'static str = "parent_*, route_*, backend_*, result";
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        self.parent.encode(out);
+        self.route.encode(out);
+        self.backend.encode(out);
+        out.label("result", self.result);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_outcome_of_a_copy_has_a_series_of_its_own() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place);
+        }
+    }
 
     #[test]
     fn a_fault_without_a_label_of_linkerds_reports_its_reason_code() {

@@ -16,6 +16,7 @@ use crate::error::{Fault, Kind, Side};
 use crate::http::headers;
 use crate::outbound::backends::Backends;
 use crate::outbound::kept::Spare;
+use crate::outbound::mirror::Mirrors;
 use crate::telemetry::route::RouteHandles;
 
 /// A rule made live.
@@ -27,6 +28,8 @@ pub struct Rule {
     pub policy: OutboundRule,
     /// Where requests go, or why none may take the rule.
     pub backends: Result<Backends, Unsupported>,
+    /// Who gets copies of its requests; `None`: nobody.
+    pub mirrors: Option<Mirrors>,
     /// What bounds retries to the destination; `None`: nothing but the rule.
     pub budget: Option<Arc<RetryBudget>>,
     /// What its requests report to.

@@ -10,17 +10,14 @@ use crate::config;
 use crate::control::{Discovery, DiscoveryError};
 use crate::drain::Drain;
 use crate::exchange::Limit;
-use crate::http::replay::Memory;
 use crate::outbound::builder::Builder;
+use crate::outbound::memory::Memories;
 use crate::outbound::report::Report;
 use crate::outbound::target::Target;
 use crate::room::Rooms;
 
 /// Destinations remembered at the same time; more are served, and looked up each time.
 const MAX_TARGETS: usize = 10_000;
-
-/// Bytes of request bodies that are kept to be sent again, of all requests together.
-const MAX_REPLAY_BYTES: usize = 64 << 20;
 
 /// Everything that connections from the application share.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ pub struct Outbound {
     pub(crate) targets: Cache<SocketAddr, Target, DiscoveryError>,
     pub(crate) limit: Limit,
     /// For request bodies that may be sent again.
-    pub(crate) replays: Memory,
+    pub(crate) memories: Memories,
     pub(crate) report: Report,
     pub(crate) rooms: Rooms,
     pub(crate) drain: Drain,
@@ -43,6 +40,7 @@ impl Outbound {
         config: config::Outbound,
         discovery: Discovery,
         builder: Arc<Builder>,
+        memories: Memories,
         report: Report,
         rooms: Rooms,
         drain: Drain,
@@ -50,7 +48,7 @@ impl Outbound {
         Arc::new(Self {
             targets: Cache::new(config.discovery_idle, MAX_TARGETS),
             limit: Limit::new(config.max_in_flight),
-            replays: Memory::new(MAX_REPLAY_BYTES),
+            memories,
             config,
             discovery,
             builder,
