@@ -429,27 +429,15 @@ mod outbound_policies {
                 "backends.requestTimeout",
                 changed(|r| first(r).request_timeout = some_duration()),
             ),
-            (
-                "mirror",
-                changed(|r| {
-                    let backend = first(r).backend.clone();
-                    r.mirrors.push(outbound::Mirror { backend, ratio: None });
-                }),
-            ),
         ];
-        let route = ResourceRef {
-            kind: "HTTPRoute".into(),
-            namespace: "demo".into(),
-            ..ResourceRef::of_default("split")
-        };
         for (field, message) in refused {
-            let why = decoded(message).unwrap().unenforced(&route).unwrap().to_string();
+            let why = decoded(message).unwrap().backends.unwrap_err().to_string();
             assert!(
                 why.contains("HTTPRoute.demo.split") && why.contains(field),
                 "{why}"
             );
         }
-        assert_eq!(decoded(http()).unwrap().unenforced(&route), None);
+        assert!(decoded(http()).unwrap().backends.is_ok());
     }
 
     #[test]

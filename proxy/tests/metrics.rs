@@ -10,7 +10,12 @@ use std::time::{Duration, Instant};
 
 use outrigger_policy::name::{Identity, ResourceRef};
 use outrigger_proxy::app;
+use outrigger_proxy::exchange::Limit;
+use outrigger_proxy::http::replay::Memory;
 use outrigger_proxy::outbound;
+use outrigger_proxy::outbound::memory::Memories;
+use outrigger_proxy::room::Rooms;
+use outrigger_proxy::telemetry::connections;
 use outrigger_proxy::telemetry::handles::Handles;
 use outrigger_proxy::telemetry::http::{EndpointLabels, Outcome};
 use outrigger_proxy::telemetry::labels::{
@@ -30,6 +35,13 @@ impl All {
         let mut registry = Registry::new(Duration::from_secs(600));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let metrics = app::Metrics::register(&mut registry, runtime.handle());
+        connections::register(&mut registry, &Rooms::new(1), &Rooms::new(1));
+        let memories = Memories {
+            retries: Memory::new(1),
+            mirrors: Memory::new(1),
+            copies: Limit::new(1),
+        };
+        memories.register(&mut registry);
         Self { registry, metrics }
     }
 

@@ -122,13 +122,13 @@ impl Endpoint {
     /// Whether it may be tried now.
     pub fn is_ready(&self) -> bool {
         let now = micros(now());
-        self.is_reachable(now) && !self.is_shut(now)
+        self.is_reachable_at(now) && !self.is_shut_at(now)
     }
 
     /// Its load, `None` while others are preferred: because it could not be connected to, or its breaker is shut.
     /// `share` is its weight in proportion to the mean.
     pub fn load(&self, now: Duration, share: f64) -> Option<f64> {
-        if !self.is_reachable(micros(now)) {
+        if !self.is_reachable_at(micros(now)) {
             return None;
         }
         self.load_if_reachable(now, share)
@@ -136,7 +136,7 @@ impl Endpoint {
 
     /// Its load, whether it could be connected to or not; `None` while its breaker is shut.
     pub fn load_if_reachable(&self, now: Duration, share: f64) -> Option<f64> {
-        if self.is_shut(micros(now)) {
+        if self.is_shut_at(micros(now)) {
             return None;
         }
         let pending = self.pending.load(Ordering::Relaxed);
@@ -165,11 +165,21 @@ impl Endpoint {
         }
     }
 
-    fn is_reachable(&self, now: u64) -> bool {
+    /// Whether it could be connected to, when that was tried, or may be tried again.
+    pub fn is_reachable(&self) -> bool {
+        self.is_reachable_at(micros(now()))
+    }
+
+    /// Whether its breaker lets no request through.
+    pub fn is_shut(&self) -> bool {
+        self.is_shut_at(micros(now()))
+    }
+
+    fn is_reachable_at(&self, now: u64) -> bool {
         self.unreachable_until.load(Ordering::Relaxed) <= now
     }
 
-    fn is_shut(&self, now: u64) -> bool {
+    fn is_shut_at(&self, now: u64) -> bool {
         let breaker = self.breaker.as_ref();
         breaker.is_some_and(|breaker| breaker.shut_until.load(Ordering::Relaxed) > now)
     }

@@ -27,18 +27,76 @@ pub struct Endpoints {
     list: Vec<Arc<Endpoint>>,
     /// Only where they differ.
     weights: Option<Weights>,
+    service: Service,
+}
+
+/// What discovery says of the service that a balancer is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    /// Nothing yet.
+    #[default]
+    Unheard,
+    /// That there is none.
+    Unknown,
+    /// That there is one, with or without endpoints.
+    Known,
 }
 
 impl Endpoints {
     /// These, with the weights that discovery gives them.
     pub fn new(list: Vec<Arc<Endpoint>>) -> Self {
         let weights = Weights::new(list.iter().map(|endpoint| endpoint.description().weight));
-        Self { list, weights }
+        Self {
+            list,
+            weights,
+            service: Service::Known,
+        }
+    }
+
+    /// None: there is no such service.
+    pub fn of_nobody() -> Self {
+        Self {
+            service: Service::Unknown,
+            ..Self::default()
+        }
     }
 
     /// All of them.
     pub fn list(&self) -> &[Arc<Endpoint>] {
         &self.list
+    }
+
+    /// Whether there are endpoints, and none of them could be connected to.
+    fn are_unreachable(&self) -> bool {
+        !self.list.is_empty() && !self.list.iter().any(|endpoint| endpoint.is_reachable())
+    }
+
+    /// Why none of them takes a request, and what to look at.
+    fn why_none(&self) -> String {
+        let all = self.list.len();
+        match self.service {
+            Service::Unheard => "the control plane has not said which endpoints there are: look at \
+                                 outrigger_control_connected, and at the control plane's log"
+                .to_owned(),
+            Service::Unknown => {
+                "no endpoints, since the control plane knows no such service: look at the name and \
+                                 port of the backend"
+                    .to_owned()
+            }
+            Service::Known if all == 0 => {
+                "no endpoints: look whether pods are selected by the service, and ready".to_owned()
+            }
+            Service::Known => {
+                let count =
+                    |is: fn(&Endpoint) -> bool| self.list.iter().filter(|endpoint| is(endpoint)).count();
+                let shut = count(Endpoint::is_shut);
+                let unreachable = count(|endpoint| !endpoint.is_reachable());
+                format!(
+                    "of {all} endpoints {shut} are shut by their circuit breaker and {unreachable} can't be connected \
+                     to: look at response_total of each, and at their logs"
+                )
+            }
+        }
     }
 
     /// `load(endpoint, share)`, the share being its weight in proportion to the mean.
@@ -74,6 +132,15 @@ impl Balancer {
             .list
             .iter()
             .any(|endpoint| endpoint.is_ready())
+    }
+
+    /// An endpoint could not be connected to: others are preferred for a while. Once that holds for all, discovery is
+    /// asked again.
+    pub fn unreachable(&self, endpoint: &Endpoint) {
+        endpoint.unreachable();
+        if self.endpoints.get().are_unreachable() {
+            self.siblings.lose();
+        }
     }
 
     /// Picks an endpoint; if none may be tried, waits for one, as long as `fail_fast` allows.
@@ -127,7 +194,7 @@ impl Balancer {
         };
         timeout(fail_fast, arrival)
             .await
-            .map_err(|_elapsed| Fault::new(Kind::FailFast, Side::Proxy))
+            .map_err(|_elapsed| Fault::because(Kind::FailFast, Side::Proxy, self.endpoints.get().why_none()))
     }
 }
 
@@ -148,6 +215,8 @@ mod tests {
     use super::*;
     use crate::balance::endpoint::Params;
     use crate::balance::endpoint::testing::endpoint;
+    use crate::error::chain;
+    use futures_util::FutureExt;
     use outrigger_policy::backoff::Backoff;
     use outrigger_policy::breaker::{Accrual, BreakerPolicy, Outcome};
     use outrigger_policy::outbound::LoadParams;
@@ -166,11 +235,35 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_an_endpoint_a_request_fails_fast() {
-        let (_publisher, balancer) = Balancer::empty(Arc::default());
-        assert_eq!(
-            balancer.pick(Instant::now(), FAIL_FAST).await.unwrap_err().kind,
-            Kind::FailFast
-        );
+        let (publisher, balancer) = Balancer::empty(Arc::default());
+        for (endpoints, why) in [
+            (Endpoints::default(), "the control plane has not said"),
+            (Endpoints::of_nobody(), "knows no such service"),
+            (
+                Endpoints::new(Vec::new()),
+                "no endpoints: look whether pods are selected",
+            ),
+        ] {
+            publisher.set(endpoints);
+            let fault = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap_err();
+            let text = chain(&fault);
+            assert!(
+                text.starts_with("service in fail-fast: ") && text.contains(why),
+                "{text}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn discovery_is_asked_again_once_no_endpoint_can_be_connected_to() {
+        let (publisher, balancer) = Balancer::empty(Arc::default());
+        publisher.set(Endpoints::new(vec![endpoint(1), endpoint(2)]));
+        let list = balancer.endpoints.get().list.clone();
+        balancer.unreachable(&list[0]);
+        assert!(balancer.siblings.lost().now_or_never().is_none());
+        balancer.unreachable(&list[1]);
+        assert!(balancer.siblings.lost().now_or_never().is_some());
+        assert!(balancer.siblings.lost().now_or_never().is_none());
     }
 
     #[tokio::test]
@@ -279,5 +372,10 @@ mod tests {
         let _probe = pick(&balancer).await;
         let fault = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap_err();
         assert_eq!(fault.kind, Kind::FailFast);
+        let text = chain(&fault);
+        assert!(
+            text.contains("of 1 endpoints 1 are shut by their circuit breaker and 0"),
+            "{text}"
+        );
     }
 }

@@ -10,6 +10,7 @@ pub struct Siblings {
     endpoints: AtomicUsize,
     shut: AtomicUsize,
     opened: Notify,
+    lost: Notify,
 }
 
 impl Siblings {
@@ -26,6 +27,16 @@ impl Siblings {
     /// Waits until an endpoint becomes ready that was not.
     pub(in crate::balance) async fn opened(&self) {
         self.opened.notified().await;
+    }
+
+    /// Waits until none of them can be connected to; each time that one fails then counts.
+    pub async fn lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// None of them can be connected to.
+    pub(in crate::balance) fn lose(&self) {
+        self.lost.notify_one();
     }
 
     pub(in crate::balance) fn ready(&self) -> usize {

@@ -135,3 +135,13 @@ fn log(r: &mut Reader<'_>) -> Log {
         format: r.read(&vars::LOG_FORMAT),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Traffic from the application, where nothing is configured.
+    pub(crate) fn outbound() -> Outbound {
+        traffic::outbound(&mut Reader::new(&|_| None))
+    }
+}

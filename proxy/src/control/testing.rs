@@ -23,8 +23,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tonic::Code;
 
-use crate::config::{Backoff, Connect, ControlAddr, DnsLifetime, Host, HostPort, Http2Client};
+use crate::config::{
+    self, Backoff, Connect, ControlAddr, DnsLifetime, Host, HostPort, Http2Client, Networks, StreamTimeouts,
+};
 use crate::control::channel::Channel;
+use crate::control::discovery::Discovery;
 use crate::control::metrics::{Client, Metrics};
 use crate::live::Live;
 use crate::telemetry::Registry;
@@ -186,6 +189,25 @@ impl Answer {
     pub(crate) async fn abandoned(self) {
         self.0.closed().await;
     }
+}
+
+/// Discovery from a control plane that follows the test, with 10/8 as the only network.
+pub(crate) fn discovery(fake: &Fake, default_inbound: config::DefaultInbound) -> Discovery {
+    let service = address(fake.addr, None);
+    let control = config::Control {
+        destination: service.clone(),
+        policy: service,
+        discovery: config::Discovery {
+            workload: "the-workload".into(),
+            context: "the-context".into(),
+            profile_networks: Networks(["10.0.0.0/8".parse().unwrap()].into()),
+            default_inbound,
+        },
+        stream_timeouts: StreamTimeouts::default(),
+        http2_client: HTTP2,
+    };
+    let credentials = Live::fixed(Ca::new("unused").credentials("web.test"));
+    Discovery::start(&control, &credentials, &metrics(), &Handle::current()).unwrap()
 }
 
 /// An address with quick backoffs; with a name, it is spoken to by mutual TLS.

@@ -14,9 +14,9 @@ use crate::http::deadline::Deadline;
 use crate::http::headers;
 use crate::http::respond::{self, Asked};
 use crate::outbound::backends::Backend;
+use crate::outbound::dialled::Dialled;
 use crate::outbound::dispatch::{self, Leg, Prepared};
 use crate::outbound::rule::Rule;
-use crate::outbound::target::Dialled;
 
 /// The way of a request.
 #[derive(Clone, Copy, Debug)]

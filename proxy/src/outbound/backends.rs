@@ -46,7 +46,10 @@ impl Backends {
                 distribute::random_available(backends, Backend::is_ready, rng)
             }
         };
-        chosen.ok_or_else(|| Fault::new(Kind::NoBackend, Side::Control))
+        chosen.ok_or_else(|| {
+            let text = "the route leads nowhere: look whether it has backends with a weight above 0";
+            Fault::because(Kind::NoBackend, Side::Control, text)
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::{Arc, Weak};
 
+use http::Version;
 use outrigger_policy::Unsupported;
 use outrigger_policy::budget::RetryBudget;
 use outrigger_policy::endpoint::{Endpoint as Description, ProtocolHint};
@@ -28,14 +29,18 @@ use crate::control::{Discovery, Endpoints, backoff};
 use crate::http::pool::{Pool, Settings};
 use crate::live::{Live, Publisher};
 use crate::net::connect::Options;
+use crate::outbound::again::Again;
 use crate::outbound::backends::{Backend, Backends};
 use crate::outbound::kept::Spare;
 use crate::outbound::memory::Memories;
+use crate::outbound::metrics::Service;
 use crate::outbound::mirror::{Mirror, Mirrors};
 use crate::outbound::report::{Reached, Report};
 use crate::outbound::router::{Opaque, Protocol, Refusal, Router};
 use crate::outbound::rule::Rule;
+use crate::outbound::unchanged::Unchanged;
 use crate::room::Room;
+use crate::telemetry::Counter;
 use crate::telemetry::labels::{Backend as BackendLabel, OutboundRoute, Parent};
 use crate::telemetry::route::RouteHandles;
 use crate::tls::Credentials;
@@ -106,8 +111,8 @@ impl Builder {
         self.control.spawn(follow);
     }
 
-    /// Makes a policy live. Backends that are known already are kept as they are, and so is a budget that did not
-    /// change since the router before.
+    /// Makes a policy live. Backends that are known already are kept as they are, and so are a budget and rules that did
+    /// not change since the router before.
     pub fn router(self: &Arc<Self>, policy: &OutboundPolicy, before: Option<&Router>) -> Router {
         let budget = policy.budget.map(|wanted| {
             let kept = before.and_then(|before| before.budget.clone());
@@ -115,17 +120,24 @@ impl Builder {
                 .unwrap_or_else(|| Arc::new(RetryBudget::new(wanted)))
         });
         let grpc = matches!(policy.protocol, OutboundProtocol::Grpc(_));
-        let rules = |table: &RouteTable<OutboundRule>| {
-            Indexed::new(table.map(|meta, rule| self.rule(policy, meta, rule, grpc, budget.as_ref())))
+        let before = before.filter(|before| before.takes_rules_of(policy, budget.as_ref(), grpc));
+        let rules = |table: &RouteTable<OutboundRule>, version| {
+            let mut unchanged = Unchanged::of(before.and_then(|before| before.http(version)));
+            Indexed::new(table.map(|meta, rule| {
+                let make = || Arc::new(self.rule(policy, meta, rule, grpc, budget.as_ref()));
+                unchanged.take(meta, rule).unwrap_or_else(make)
+            }))
         };
         let protocol = match &policy.protocol {
             OutboundProtocol::Detect { http1, http2, opaque } => Protocol::Detect {
-                http1: rules(http1),
-                http2: rules(http2),
+                http1: rules(http1, Version::HTTP_11),
+                http2: rules(http2, Version::HTTP_2),
                 opaque: self.opaque(opaque),
             },
-            OutboundProtocol::Http1(table) => Protocol::Http1(rules(table)),
-            OutboundProtocol::Http2(table) | OutboundProtocol::Grpc(table) => Protocol::Http2(rules(table)),
+            OutboundProtocol::Http1(table) => Protocol::Http1(rules(table, Version::HTTP_11)),
+            OutboundProtocol::Http2(table) | OutboundProtocol::Grpc(table) => {
+                Protocol::Http2(rules(table, Version::HTTP_2))
+            }
             OutboundProtocol::Opaque(route) => Protocol::Opaque(self.opaque(route)),
             OutboundProtocol::Tls(routes) => {
                 let live = |tls: &TlsRoute| TlsRoute {
@@ -138,6 +150,8 @@ impl Builder {
         };
         Router {
             parent: policy.parent.clone(),
+            authority: policy.authority.clone(),
+            grpc,
             protocol,
             budget,
         }
@@ -278,9 +292,17 @@ impl Builder {
     fn balancer(self: &Arc<Self>, path: Arc<str>, params: Params) -> Balancer {
         let siblings = Arc::<Siblings>::default();
         let (publisher, balancer) = Balancer::empty(siblings.clone());
-        let endpoints = self.discovery.endpoints(path.clone());
-        let follow = follow(endpoints, publisher, Arc::downgrade(self), path, params, siblings);
-        self.control.spawn(follow);
+        let authority = path.clone();
+        let service = Followed {
+            builder: Arc::downgrade(self),
+            authority: path.clone(),
+            params,
+            siblings,
+            asked_again: self.report.metrics.asked_again.handle(Service { authority }),
+        };
+        let again = Again::new(backoff(&self.config.connect.backoff));
+        let discovered = self.discovery.endpoints(path);
+        self.control.spawn(follow(service, discovered, again, publisher));
         balancer
     }
 
@@ -370,46 +392,277 @@ fn may_be_dialled(endpoint: &Description) -> bool {
     !loopback
 }
 
-/// Keeps a balancer's endpoints as discovery reports them. Those that did not change keep connections and load.
-async fn follow(
-    mut discovered: Live<Endpoints>,
-    publisher: Publisher<balance::Endpoints>,
+/// A service whose endpoints a balancer takes.
+#[derive(Debug)]
+struct Followed {
     builder: Weak<Builder>,
+    /// `name:port`, as discovery is asked for it.
     authority: Arc<str>,
     params: Params,
     siblings: Arc<Siblings>,
+    asked_again: Arc<Counter>,
+}
+
+/// Keeps a balancer's endpoints as discovery reports them, and asks again when none of them can be connected to.
+async fn follow(
+    service: Followed,
+    mut discovered: Live<Endpoints>,
+    mut again: Again,
+    publisher: Publisher<balance::Endpoints>,
 ) {
-    let mut news = Ok(discovered.get_and_mark_seen());
-    while let Ok(endpoints) = news {
-        let Some(builder) = builder.upgrade() else { return };
-        if let Endpoints::Known { endpoints, .. } = &*endpoints {
+    let mut news = discovered.get_and_mark_seen();
+    loop {
+        if let Endpoints::Known { exists, endpoints } = &*news {
             let current = publisher.get();
-            let known: HashMap<_, _> = current
-                .list()
-                .iter()
-                .map(|old| (old.description().addr, old))
-                .collect();
-            let keep = |new: &Description| {
-                known
-                    .get(&new.addr)
-                    .filter(|old| old.description() == new)
-                    .map(|old| Arc::clone(old))
+            let Some(list) = service.endpoints(endpoints.values(), current.list()) else {
+                return;
             };
-            let make =
-                |new: &Description| Arc::new(builder.endpoint(new.clone(), &authority, params, &siblings));
-            let list: Vec<_> = endpoints
-                .values()
-                .filter(|new| may_be_dialled(new))
-                .map(|new| keep(new).unwrap_or_else(|| make(new)))
-                .collect();
-            siblings.count(list.len());
-            publisher.set(balance::Endpoints::new(list));
+            service.siblings.count(list.len());
+            publisher.set(match *exists {
+                true => balance::Endpoints::new(list),
+                false => balance::Endpoints::of_nobody(),
+            });
         }
-        drop(builder);
         news = tokio::select! {
-            news = discovered.changed() => news,
+            // A stream that has ended for good says nothing more; what it said stays.
+            Ok(news) = discovered.changed() => news,
+            () = again.due(&service.siblings) => {
+                let Some(builder) = service.builder.upgrade() else { return };
+                service.asked_again.inc();
+                discovered = builder.discovery.endpoints(service.authority.clone());
+                discovered.get_and_mark_seen()
+            }
             () = publisher.unused() => return,
         };
     }
-    publisher.unused().await;
+}
+
+impl Followed {
+    /// The endpoints that discovery reports. Those that did not change keep connections and load. `None`: the proxy ends.
+    fn endpoints<'a>(
+        &self,
+        reported: impl Iterator<Item = &'a Arc<Description>>,
+        current: &[Arc<Endpoint>],
+    ) -> Option<Vec<Arc<Endpoint>>> {
+        let builder = self.builder.upgrade()?;
+        let known: HashMap<_, _> = current.iter().map(|old| (old.description().addr, old)).collect();
+        let live = |new: &Description| {
+            let same = known.get(&new.addr).filter(|old| old.description() == new);
+            same.map(|old| Arc::clone(old)).unwrap_or_else(|| {
+                Arc::new(builder.endpoint(new.clone(), &self.authority, self.params, &self.siblings))
+            })
+        };
+        let dialled = reported.filter(|new| may_be_dialled(new));
+        Some(dialled.map(|new| live(new)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::endpoint::Picked;
+    use crate::config::{DefaultInbound, DefaultPolicy, PortSet};
+    use crate::control::testing::{self, Answer, Fake};
+    use crate::http::pool;
+    use crate::outbound::metrics::Metrics;
+    use crate::telemetry::Registry;
+    use crate::telemetry::http::HttpMetrics;
+    use crate::telemetry::route::RouteMetrics;
+    use crate::telemetry::transport::TransportMetrics;
+    use crate::tls::testing::Ca;
+    use outrigger_policy::breaker::{Accrual, BreakerPolicy, Outcome};
+    use outrigger_policy::route::{Route, Rule as PolicyRule};
+    use outrigger_proto::encode::endpoint::{update_add, update_remove};
+    use std::time::Duration;
+
+    fn builder(fake: &Fake) -> Arc<Builder> {
+        let mut registry = Registry::new(Duration::from_secs(60));
+        let config = config::testing::outbound();
+        let default = DefaultInbound {
+            policy: DefaultPolicy::Deny,
+            cluster_networks: config::Networks::default(),
+            opaque_ports: PortSet::default(),
+            detect_timeout: Duration::from_secs(10),
+        };
+        let report = Report {
+            metrics: Metrics::register(&mut registry),
+            http: HttpMetrics::register(&mut registry),
+            routes: RouteMetrics::register(&mut registry),
+            transport: TransportMetrics::register(&mut registry),
+            pools: pool::testing::metrics(),
+        };
+        let (memories, control) = (Memories::new(&config), Handle::current());
+        let credentials = Live::fixed(Ca::new("unused").credentials("web.test"));
+        let discovery = testing::discovery(fake, default);
+        Builder::new(
+            config,
+            memories,
+            credentials,
+            discovery,
+            report,
+            Room::new(10),
+            control,
+        )
+    }
+
+    /// A rule that leads to a service whose endpoints one failure shuts for a minute.
+    fn to(service: &str) -> OutboundRule {
+        let minute = Duration::from_secs(60);
+        let dispatch = Dispatch::Balance {
+            path: service.into(),
+            load: LoadParams::default(),
+            breaker: Some(BreakerPolicy {
+                accrual: Accrual::Consecutive(1),
+                backoff: outrigger_policy::backoff::Backoff::try_new(minute, minute, 0.0).unwrap(),
+                respect_hints: false,
+                min_ready_endpoints: 0,
+            }),
+        };
+        let backend = PolicyBackend::new(Arc::new(ResourceRef::of_default(service)), dispatch);
+        OutboundRule::to(Distribution::FirstAvailable(vec![Arc::new(backend)]))
+    }
+
+    fn policy(rules: Vec<OutboundRule>) -> OutboundPolicy {
+        let meta = Arc::new(ResourceRef::of_default("web"));
+        let rules = rules.into_iter().map(|then| PolicyRule {
+            matches: Vec::new(),
+            then,
+        });
+        let route = Route {
+            meta: meta.clone(),
+            hosts: Vec::new(),
+            rules: rules.collect(),
+        };
+        OutboundPolicy {
+            parent: meta,
+            protocol: OutboundProtocol::Http1(RouteTable { routes: vec![route] }),
+            authority: "web:80".into(),
+            budget: Some(outrigger_policy::budget::BudgetPolicy::default()),
+        }
+    }
+
+    fn rules(router: &Router) -> Vec<Arc<Rule>> {
+        let table = router.http(Version::HTTP_11).unwrap();
+        table.rules().map(|(_, rule)| rule.clone()).collect()
+    }
+
+    fn balancer(rule: &Rule) -> Arc<Balancer> {
+        let backend = rule.backends().unwrap().choose().unwrap();
+        backend.balancer.clone().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_policy_does_not_change_stays_as_it_is() {
+        let fake = Fake::start().await;
+        let builder = builder(&fake);
+        let before = builder.router(&policy(vec![to("a:80"), to("b:80")]), None);
+        let mut changed = to("b:80");
+        changed.allow_overrides = true;
+        let after = builder.router(&policy(vec![to("c:80"), to("a:80"), changed]), Some(&before));
+        let (old, new) = (rules(&before), rules(&after));
+        assert!(Arc::ptr_eq(&old[0], &new[1]));
+        assert!(!Arc::ptr_eq(&old[1], &new[2]) && new[2].policy.allow_overrides);
+        // Where a rule changed, its endpoints keep their load and breakers.
+        assert!(Arc::ptr_eq(&balancer(&old[1]), &balancer(&new[2])));
+        assert!(Arc::ptr_eq(
+            before.budget.as_ref().unwrap(),
+            after.budget.as_ref().unwrap()
+        ));
+    }
+
+    #[tokio::test]
+    async fn rules_share_a_budget_that_did_change() {
+        let fake = Fake::start().await;
+        let builder = builder(&fake);
+        let before = builder.router(&policy(vec![to("a:80")]), None);
+        let budgetless = OutboundPolicy {
+            budget: None,
+            ..policy(vec![to("a:80")])
+        };
+        let after = builder.router(&budgetless, Some(&before));
+        assert!(rules(&after)[0].budget.is_none());
+        assert!(Arc::ptr_eq(
+            &balancer(&rules(&before)[0]),
+            &balancer(&rules(&after)[0])
+        ));
+    }
+
+    fn at(addr: &str) -> Description {
+        Description::bare(addr.parse().unwrap())
+    }
+
+    async fn pick(balancer: &Balancer) -> Picked {
+        balancer
+            .pick(Instant::now(), Duration::from_secs(3))
+            .await
+            .unwrap()
+    }
+
+    /// The next question for endpoints, answered with these.
+    async fn answer(fake: &mut Fake, endpoints: &[Description]) -> Answer {
+        let answer = fake.call("/Get").await.open();
+        answer.send(&update_add(endpoints, HashMap::new())).await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_stays_is_still_shut_when_others_come_and_the_policy_changes() {
+        let mut fake = Fake::start().await;
+        let builder = builder(&fake);
+        let before = builder.router(&policy(vec![to("a:80")]), None);
+        let stream = answer(&mut fake, &[at("192.0.2.1:1"), at("192.0.2.2:1")]).await;
+        let mut failing = pick(&balancer(&rules(&before)[0])).await;
+        let shut = failing.endpoint().clone();
+        failing.judge(Outcome::Failure);
+        stream
+            .send(&update_add(&[at("192.0.2.3:1")], HashMap::new()))
+            .await;
+        let after = builder.router(&policy(vec![to("b:80"), to("a:80")]), Some(&before));
+        drop(before);
+        let balancer = balancer(&rules(&after)[1]);
+        // What is picked counts as load, so that the one that has come gets its turn.
+        let mut held = vec![pick(&balancer).await];
+        while held[held.len() - 1]
+            .endpoint()
+            .description()
+            .addr
+            .ip()
+            .to_string()
+            != "192.0.2.3"
+        {
+            tokio::task::yield_now().await;
+            held.push(pick(&balancer).await);
+        }
+        for _ in 0..50 {
+            assert!(!Arc::ptr_eq(pick(&balancer).await.endpoint(), &shut));
+        }
+        assert!(shut.is_shut());
+    }
+
+    #[tokio::test]
+    async fn discovery_is_asked_again_when_no_endpoint_can_be_connected_to() {
+        let mut fake = Fake::start().await;
+        let builder = builder(&fake);
+        let router = builder.router(&policy(vec![to("a:80")]), None);
+        let stale = answer(&mut fake, &[at("192.0.2.1:1")]).await;
+        let balancer = balancer(&rules(&router)[0]);
+        balancer.unreachable(pick(&balancer).await.endpoint());
+        let fresh = answer(&mut fake, &[at("192.0.2.2:1")]).await;
+        while pick(&balancer)
+            .await
+            .endpoint()
+            .description()
+            .addr
+            .ip()
+            .to_string()
+            != "192.0.2.2"
+        {
+            tokio::task::yield_now().await;
+        }
+        stale.abandoned().await;
+        let authority = "a:80".into();
+        let asked = builder.report.metrics.asked_again.handle(Service { authority });
+        assert_eq!(asked.value(), 1);
+        fresh.send(&update_remove(&[at("192.0.2.2:1").addr])).await;
+    }
 }

@@ -18,7 +18,7 @@ use crate::http::orig_proto;
 use crate::http::pool::Failed;
 use crate::http::upgrade::{self, Wanted};
 use crate::outbound::backends::Backend;
-use crate::outbound::target::Dialled;
+use crate::outbound::dialled::Dialled;
 
 /// Endpoints tried for one attempt, each only if the one before took nothing of it.
 const MAX_ENDPOINTS: usize = 3;
@@ -115,7 +115,7 @@ pub(super) async fn send(
                     fault.kind,
                     Kind::Connect | Kind::ConnectTimeout | Kind::Tls | Kind::PeerIdentity
                 ) {
-                    endpoint.unreachable();
+                    balancer.unreachable(&endpoint);
                 }
                 if !unsent || tried == MAX_ENDPOINTS || !balancer.is_ready() {
                     let addr = endpoint.description().addr;

@@ -94,7 +94,7 @@ async fn forward(
 }
 
 /// Finds the rule that the request takes.
-fn route<'a>(router: &'a Router, request: &Request<Body>) -> Result<Found<'a, Rule>, Fault> {
+fn route<'a>(router: &'a Router, request: &Request<Body>) -> Result<Found<'a, Arc<Rule>>, Fault> {
     let head = Head {
         host: headers::authority(request),
         method: request.method(),

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub detect_seconds: Family<Parent, Histogram>,
     /// What connections turned out to speak.
     pub detect_results: Family<Detected, Counter>,
+    /// How often discovery was asked again because none of a service's endpoints could be connected to.
+    pub asked_again: Family<Service, Counter>,
     /// Copies of requests for mirrors, by what became of them.
     pub mirrored: Family<Copied, Counter>,
 }
@@ -59,6 +61,13 @@ pub struct Detected {
     pub result: DetectResult,
     /// The object that the application connected to.
     pub parent: Parent,
+}
+
+/// A service whose endpoints are balanced.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Service {
+    /// `name:port`, as discovery is asked for it.
+    pub authority: Arc<str>,
 }
 
 /// Copies of a route's requests for one of its mirrors.
@@ -165,6 +174,10 @@ impl Metrics {
                 Name::open("outbound_tcp_detect_http_results_total"),
                 "What connections turned out to speak",
             ),
+            asked_again: registry.counter(
+                "outrigger_balancer_rediscoveries_total",
+                "How often discovery was asked again because no endpoint of a service could be connected to",
+            ),
             mirrored: registry.counter(
                 "outrigger_mirror_requests_total",
                 "Copies of requests for mirrors: answered, failed, or not sent and why (busy, too_long, no_memory, broken_off, tunnel)",
@@ -213,6 +226,13 @@ impl EncodeLabels for Detected {
     fn encode(&self, out: &mut LabelWriter<'_>) {
         self.result.encode(out);
         self.parent.encode(out);
+    }
+}
+
+impl EncodeLabels for Service {
+    const DOC: &'static str = "authority";
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        out.label("authority", &self.authority);
     }
 }
 

@@ -1,6 +1,5 @@
 //! Copies of requests for mirrors: they are sent when all of the request is there, and nobody waits for what comes of them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::replay::{Lost, Replay};
 use crate::outbound::backends::Backend;
+use crate::outbound::dialled::Dialled;
 use crate::outbound::dispatch::{self, Leg, Prepared};
 use crate::outbound::memory::Memories;
 use crate::outbound::metrics::{Mirrored, Outcome};
@@ -57,7 +57,7 @@ struct Due {
 #[derive(Debug)]
 struct Common {
     route: Arc<ResourceRef>,
-    dialled: SocketAddr,
+    dialled: Dialled,
     /// The length of the path prefix that the rule matched, if it matched one.
     prefix: Option<usize>,
     fail_fast: Duration,
@@ -98,7 +98,7 @@ impl Mirrors {
         request: &mut Request<Body>,
         is_tunnel: bool,
         prefix: Option<usize>,
-        dialled: SocketAddr,
+        dialled: &Dialled,
         drain: &Drain,
     ) {
         let is_tunnel = is_tunnel || request.method() == Method::CONNECT;
@@ -116,7 +116,7 @@ impl Mirrors {
         *request.body_mut() = replay.copy().unwrap_or_default();
         let common = Common {
             route: self.route.clone(),
-            dialled,
+            dialled: dialled.clone(),
             prefix,
             fail_fast: self.fail_fast,
             drain: drain.clone(),
@@ -194,7 +194,7 @@ impl Mirror {
             route: &common.route,
             backend: &self.backend,
             fail_fast: common.fail_fast,
-            dialled: common.dialled,
+            dialled: &common.dialled,
         };
         let mut prepared = Prepared::default();
         let sent = dispatch::send(leg, &mut prepared, &mut request, &mut exchange, &common.drain);

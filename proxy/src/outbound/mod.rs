@@ -1,8 +1,10 @@
 //! A connection from the application: where to, what protocol.
 
+pub mod again;
 pub mod attempt;
 pub mod backends;
 pub mod builder;
+pub mod dialled;
 pub mod dispatch;
 pub mod http;
 pub mod kept;
@@ -16,6 +18,7 @@ pub mod rule;
 pub mod shared;
 pub mod target;
 pub mod tcp;
+pub mod unchanged;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,10 +32,11 @@ use crate::net::detect::first::{self, First, Patience};
 use crate::net::detect::http::Preface;
 use crate::net::io::{Io, Socket};
 use crate::net::listen::{self, Accepted, OriginalDst};
+use crate::outbound::dialled::Dialled;
 use crate::outbound::http::Connection;
 use crate::outbound::router::{Opaque, Protocol};
 use crate::outbound::shared::Outbound;
-use crate::outbound::target::{Dialled, Target};
+use crate::outbound::target::Target;
 
 /// Accepts connections from the application until draining starts.
 pub async fn serve(outbound: Arc<Outbound>, listener: TcpListener, original_dst: OriginalDst) {

@@ -7,7 +7,7 @@ use http::Version;
 use outrigger_policy::Unsupported;
 use outrigger_policy::budget::RetryBudget;
 use outrigger_policy::name::ResourceRef;
-use outrigger_policy::outbound::TlsRoute;
+use outrigger_policy::outbound::{OutboundPolicy, TlsRoute};
 use outrigger_policy::route::index::Indexed;
 
 use crate::balance::Balancer;
@@ -20,8 +20,12 @@ use crate::outbound::rule::Rule;
 pub struct Router {
     /// The object the application connected to.
     pub parent: Arc<ResourceRef>,
+    /// The `name:port` under which endpoint metrics report the destination; empty if none.
+    pub authority: Arc<str>,
     /// What is spoken, with its routes.
     pub protocol: Protocol,
+    /// Whether its routes are gRPC's.
+    pub grpc: bool,
     /// What bounds the retries of all its routes together.
     pub budget: Option<Arc<RetryBudget>>,
 }
@@ -32,16 +36,16 @@ pub enum Protocol {
     /// Look at the first bytes.
     Detect {
         /// For HTTP/1.
-        http1: Indexed<Rule>,
+        http1: Indexed<Arc<Rule>>,
         /// For HTTP/2.
-        http2: Indexed<Rule>,
+        http2: Indexed<Arc<Rule>>,
         /// For anything else.
         opaque: Opaque,
     },
     /// HTTP/1.
-    Http1(Indexed<Rule>),
+    Http1(Indexed<Arc<Rule>>),
     /// HTTP/2 with prior knowledge, gRPC too.
-    Http2(Indexed<Rule>),
+    Http2(Indexed<Arc<Rule>>),
     /// Bytes.
     Opaque(Opaque),
     /// TLS of the application, by SNI.
@@ -71,7 +75,7 @@ pub enum Refusal {
 
 impl Router {
     /// The routes for requests of this version; `None` when the destination takes none of them.
-    pub fn http(&self, version: Version) -> Option<&Indexed<Rule>> {
+    pub fn http(&self, version: Version) -> Option<&Indexed<Arc<Rule>>> {
         match &self.protocol {
             Protocol::Detect { http2, .. } if version == Version::HTTP_2 => Some(http2),
             Protocol::Detect { http1, .. } => Some(http1),
@@ -82,6 +86,21 @@ impl Router {
 }
 
 impl Router {
+    /// Whether rules of this router may be those of a policy's router too: they report under the same names, and share
+    /// the budget.
+    pub(super) fn takes_rules_of(
+        &self,
+        policy: &OutboundPolicy,
+        budget: Option<&Arc<RetryBudget>>,
+        grpc: bool,
+    ) -> bool {
+        let same_budget = match (&self.budget, budget) {
+            (Some(mine), Some(theirs)) => Arc::ptr_eq(mine, theirs),
+            (mine, theirs) => mine.is_none() && theirs.is_none(),
+        };
+        same_budget && self.grpc == grpc && self.parent == policy.parent && self.authority == policy.authority
+    }
+
     /// The route for what is not HTTP.
     pub(super) fn opaque(&self) -> Result<&Opaque, Fault> {
         match &self.protocol {

@@ -1,34 +1,14 @@
 //! A destination: what leads there, and the router that leads on.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use outrigger_policy::name::NameAddr;
 use outrigger_policy::outbound::OutboundPolicy;
 
 use crate::live::{Live, Publisher};
 use crate::net::detect::first::Hint;
 use crate::outbound::builder::Builder;
+use crate::outbound::dialled::Dialled;
 use crate::outbound::router::Router;
-
-/// What leads to a destination.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Dialled {
-    /// The address that the application dialled.
-    Addr(SocketAddr),
-    /// A name, which a request or a peer proxy gave.
-    Name(NameAddr),
-}
-
-impl fmt::Display for Dialled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Addr(addr) => addr.fmt(f),
-            Self::Name(name) => name.fmt(f),
-        }
-    }
-}
 
 /// A destination: what leads there, and the router that leads on.
 #[derive(Debug)]

@@ -79,7 +79,7 @@ async fn connect(balancer: &Balancer, fail_fast: Duration) -> Result<(Io, Picked
             }
             Err(fault) if fault.side == Side::Proxy => return Err(fault),
             Err(fault) => {
-                picked.endpoint().unreachable();
+                balancer.unreachable(picked.endpoint());
                 picked.judge(Outcome::Failure);
                 if tried == MAX_ENDPOINTS || !balancer.is_ready() {
                     return Err(fault);

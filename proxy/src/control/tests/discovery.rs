@@ -12,15 +12,13 @@ use outrigger_proto::encode;
 use outrigger_proto::encode::endpoint::{update_add, update_none, update_remove};
 use outrigger_proto::inbound::{PortSpec, Server};
 use outrigger_proto::outbound::{self as api, TrafficSpec};
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tonic::Code;
 
-use crate::config::{Control, DefaultInbound, DefaultPolicy, Networks, PortSet, StreamTimeouts};
+use crate::config::{DefaultInbound, DefaultPolicy, Networks, PortSet};
 use crate::control::discovery::{Discovery, DiscoveryError, Endpoints, default_policy};
-use crate::control::testing::{Fake, HTTP2, address, metrics};
+use crate::control::testing::{self, Fake};
 use crate::live::Live;
-use crate::tls::testing::Ca;
 
 const SERVICE: &str = "10.1.2.3:80";
 const INTERNET: &str = "192.0.2.1:443";
@@ -34,23 +32,8 @@ fn default_inbound(policy: DefaultPolicy) -> DefaultInbound {
     }
 }
 
-/// Discovery from a control plane that follows the test, with 10/8 as the only network.
 fn discovery(fake: &Fake) -> Discovery {
-    let service = address(fake.addr, None);
-    let control = Control {
-        destination: service.clone(),
-        policy: service,
-        discovery: crate::config::Discovery {
-            workload: "the-workload".into(),
-            context: "the-context".into(),
-            profile_networks: Networks(["10.0.0.0/8".parse().unwrap()].into()),
-            default_inbound: default_inbound(DefaultPolicy::AllUnauthenticated),
-        },
-        stream_timeouts: StreamTimeouts::default(),
-        http2_client: HTTP2,
-    };
-    let credentials = Live::fixed(Ca::new("unused").credentials("web.test"));
-    Discovery::start(&control, &credentials, &metrics(), &Handle::current()).unwrap()
+    testing::discovery(fake, default_inbound(DefaultPolicy::AllUnauthenticated))
 }
 
 type Looked = JoinHandle<Result<Live<OutboundPolicy>, DiscoveryError>>;
