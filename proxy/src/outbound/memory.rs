@@ -60,8 +60,10 @@ const KEPT: [Row; 3] = [
     ),
 ];
 
-/// The same for copies that are under way.
-const COPIES: [(&str, &str, fn(&Limit) -> usize); 2] = [
+/// The name and help of a gauge, and its value for copies that are under way.
+type Gauge = (&'static str, &'static str, fn(&Limit) -> usize);
+
+const COPIES: [Gauge; 2] = [
     (
         "outrigger_mirror_in_flight",
         "Copies of requests that are under way to mirrors, or wait for the end of their request",
