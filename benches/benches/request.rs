@@ -33,6 +33,8 @@ use outrigger_proxy::http::pool;
 use outrigger_proxy::live::Live;
 use outrigger_proxy::net::io::Io;
 use outrigger_proxy::outbound::builder::Builder;
+use outrigger_proxy::outbound::dialled::Dialled;
+use outrigger_proxy::outbound::memory::Memories;
 use outrigger_proxy::outbound::metrics::Metrics;
 use outrigger_proxy::outbound::report::Report;
 use outrigger_proxy::outbound::router::Protocol;
@@ -107,8 +109,10 @@ impl Proxy {
         let discovery = Discovery::start(&config.control, &credentials, &metrics, control.handle()).unwrap();
         let (drainer, drain) = drain::channel();
         let rooms = Rooms::new(CONNECTIONS);
+        let memories = Memories::new(&config.outbound);
         let builder = Builder::new(
             config.outbound.clone(),
+            memories.clone(),
             credentials,
             discovery.clone(),
             report.clone(),
@@ -116,9 +120,17 @@ impl Proxy {
             control.handle().clone(),
         );
         let addr = SocketAddr::from(([10, 0, 0, 1], 80));
-        let target = Arc::new(Target::new(addr, policy(addr, version), &builder));
+        let target = Arc::new(Target::new(Dialled::Addr(addr), policy(addr, version), &builder));
         Self {
-            outbound: Outbound::new(config.outbound, discovery, builder, report, rooms, drain),
+            outbound: Outbound::new(
+                config.outbound,
+                discovery,
+                builder,
+                memories,
+                report,
+                rooms,
+                drain,
+            ),
             target,
             _control: control,
             _drainer: drainer,

@@ -93,6 +93,8 @@ pub const ROWS: &[Row] = &[
         Protocol::Http1,
         Load::Command("requests", "--at-once", 8),
     ),
+    stream("tcp-up", "up"),
+    stream("tcp-down", "down"),
     Row {
         name: "tcp-pingpong",
         unit: "µs CPU/round trip",
@@ -122,6 +124,15 @@ const fn http(name: &'static str, traffic: Protocol, load: Load) -> Row {
         unit: US,
         traffic,
         load,
+    }
+}
+
+const fn stream(name: &'static str, command: &'static str) -> Row {
+    Row {
+        name,
+        unit: "µs CPU/MiB",
+        traffic: Protocol::Tcp,
+        load: Load::Command(command, "--connections", 1),
     }
 }
 

@@ -115,6 +115,10 @@ const FAR_PORT: u16 = 4143;
 pub const HTTP_PORT: u16 = 8080;
 /// Where the application echoes bytes: MySQL's port, which the mesh takes for opaque unless told otherwise.
 pub const ECHO_PORT: u16 = 3306;
+/// The first byte on that port from who wants its bytes to be swallowed.
+pub const SWALLOW: u8 = b'<';
+/// The first byte from who wants bytes without end.
+pub const MAKE: u8 = b'>';
 
 /// The application, started inside a pod.
 pub fn start_application(site: &Site, pod: &Inside) -> Result<Running, BoxError> {

@@ -1,4 +1,4 @@
-//! The application behind the proxies: HTTP/1 and HTTP/2 on one port, an echo of bytes on another.
+//! The application behind the proxies: HTTP/1 and HTTP/2 on one port, bytes on another: echoed, swallowed or made.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrigger_benches::BoxError;
 use outrigger_benches::args::{Args, Protocol};
+use outrigger_benches::systems::{MAKE, SWALLOW};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -30,7 +31,7 @@ async fn main() -> Result<(), BoxError> {
     loop {
         tokio::select! {
             accepted = http.accept() => tokio::spawn(serve(accepted?.0)),
-            accepted = echo.accept() => tokio::spawn(repeat(accepted?.0)),
+            accepted = echo.accept() => tokio::spawn(carry(accepted?.0)),
         };
     }
 }
@@ -60,14 +61,21 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     Ok(Response::new(Full::new(Bytes::from_static(body))))
 }
 
-async fn repeat(mut io: TcpStream) -> Result<(), BoxError> {
+/// What the first byte asks for.
+async fn carry(mut io: TcpStream) -> Result<(), BoxError> {
     io.set_nodelay(true)?;
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        let read = io.read(&mut buffer).await?;
-        if read == 0 {
-            return Ok(());
+    let mut buffer = vec![0; 64 << 10];
+    let mut read = io.read(&mut buffer).await?;
+    let wish = buffer[0];
+    while read > 0 {
+        match wish {
+            SWALLOW => {}
+            MAKE => loop {
+                io.write_all(&LARGE).await?;
+            },
+            _ => io.write_all(&buffer[..read]).await?,
         }
-        io.write_all(&buffer[..read]).await?;
+        read = io.read(&mut buffer).await?;
     }
+    Ok(())
 }

@@ -16,6 +16,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrigger_benches::BoxError;
 use outrigger_benches::args::{Args, Protocol};
+use outrigger_benches::systems::{MAKE, SWALLOW};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,6 +32,8 @@ async fn main() -> Result<(), BoxError> {
     let report = match args.command()? {
         "rate" => rate(to, &args).await?,
         "pingpong" => pingpong(to, args.number("--connections")?, seconds(&args)?).await?,
+        "up" => stream(to, SWALLOW, args.number("--connections")?, seconds(&args)?).await?,
+        "down" => stream(to, MAKE, args.number("--connections")?, seconds(&args)?).await?,
         "connections" => connections(to, args.number("--at-once")?, seconds(&args)?).await?,
         "requests" => fresh_requests(to, args.number("--at-once")?, seconds(&args)?).await?,
         "hold" => hold(to, args.protocol("--protocol")?, args.number("--connections")?).await?,
@@ -210,6 +213,30 @@ async fn pingpong(to: SocketAddr, connections: usize, length: Duration) -> Resul
         });
     }
     summed(tasks).await
+}
+
+/// Bytes in one direction, as fast as they go; what is counted are MiB that were sent or taken.
+async fn stream(to: SocketAddr, wish: u8, connections: usize, length: Duration) -> Result<Value, BoxError> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..connections {
+        tasks.spawn(async move {
+            let (mut io, mut buffer) = (open(to).await?, vec![wish; 64 << 10]);
+            io.write_all(&[wish]).await?;
+            let (start, mut bytes) = (Instant::now(), 0);
+            while start.elapsed() < length {
+                bytes += match wish {
+                    SWALLOW => io.write(&buffer).await?,
+                    _ => io.read(&mut buffer).await?,
+                };
+            }
+            Ok::<_, BoxError>(bytes)
+        });
+    }
+    let mut bytes = 0;
+    while let Some(carried) = tasks.join_next().await {
+        bytes += carried??;
+    }
+    Ok(json!({ "done": bytes >> 20, "failed": 0 }))
 }
 
 /// Connect, a byte each way, close: as fast as it goes.
