@@ -22,8 +22,10 @@ use crate::outbound::builder::Builder;
 use crate::outbound::memory::Memories;
 use crate::outbound::shared::Outbound;
 use crate::room::Rooms;
+use crate::telemetry::balancer::BalancerMetrics;
 use crate::telemetry::connections;
 use crate::telemetry::http::HttpMetrics;
+use crate::telemetry::inbound_route::InboundRouteMetrics;
 use crate::telemetry::labels::Direction;
 use crate::telemetry::log::Level;
 use crate::telemetry::process::ProcessMetrics;
@@ -31,6 +33,7 @@ use crate::telemetry::refusals::Refusals;
 use crate::telemetry::registry::Registry;
 use crate::telemetry::route::RouteMetrics;
 use crate::telemetry::runtime;
+use crate::telemetry::tcp_route::TcpRouteMetrics;
 use crate::telemetry::transport::TransportMetrics;
 use crate::tls::{self, Credentials};
 use crate::{inbound, outbound};
@@ -80,6 +83,12 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// Routes of traffic from the application.
     pub routes: RouteMetrics,
+    /// Routes of opaque and TLS traffic from the application.
+    pub tcp_routes: TcpRouteMetrics,
+    /// Balancers of traffic from the application.
+    pub balancers: BalancerMetrics,
+    /// Routes of traffic to the application.
+    pub inbound_routes: InboundRouteMetrics,
     /// Connections of both directions.
     pub transport: TransportMetrics,
     /// HTTP/2 connections to servers, of both directions.
@@ -101,6 +110,9 @@ impl Metrics {
             control: control::Metrics::register(registry),
             http: HttpMetrics::register(registry),
             routes: RouteMetrics::register(registry),
+            tcp_routes: TcpRouteMetrics::register(registry),
+            balancers: BalancerMetrics::register(registry),
+            inbound_routes: InboundRouteMetrics::register(registry),
             transport: TransportMetrics::register(registry),
             pools: pool::metrics::Metrics::register(registry),
             inbound: inbound::metrics::Metrics::register(registry),
@@ -115,6 +127,7 @@ impl Metrics {
             refusals,
             metrics: self.inbound.clone(),
             http: self.http.clone(),
+            routes: self.inbound_routes.clone(),
             transport: self.transport.clone(),
             pools: self.pools.pools(Direction::Inbound),
         }
@@ -125,6 +138,8 @@ impl Metrics {
             metrics: self.outbound.clone(),
             http: self.http.clone(),
             routes: self.routes.clone(),
+            tcp_routes: self.tcp_routes.clone(),
+            balancers: self.balancers.clone(),
             transport: self.transport.clone(),
             pools: self.pools.pools(Direction::Outbound),
         }

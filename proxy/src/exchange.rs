@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode, Version};
 use outrigger_policy::breaker;
@@ -14,6 +15,7 @@ use crate::http::body::{self, Body, End, Track, Tracked};
 use crate::http::closing::Closing;
 use crate::http::h2::reason;
 use crate::http::headers;
+use crate::http::measured::{self, Sent};
 use crate::http::respond::{self, Asked};
 use crate::net::detect::first::First;
 use crate::net::detect::http::Preface;
@@ -21,7 +23,7 @@ use crate::net::io::Meter;
 use crate::telemetry::handles::Handles;
 use crate::telemetry::http::Outcome;
 use crate::telemetry::labels::DetectResult;
-use crate::telemetry::route::{BackendHandles, How, RouteHandles};
+use crate::telemetry::route::{BackendHandles, How, RouteHandles, Took};
 use crate::telemetry::transport::TransportHandle;
 
 /// One request and its response.
@@ -33,8 +35,10 @@ pub struct Exchange {
     started: Instant,
     /// The attempt under way, or the one that gave the answer.
     attempt: Option<Attempt>,
-    /// The route it takes, outbound.
+    /// The route it takes.
     route: Option<Arc<RouteHandles>>,
+    /// When the request's body had been sent, if it has one.
+    sent: Option<Sent>,
     status: StatusCode,
     grpc: Option<GrpcStatus>,
     /// Whether the message is gRPC, so that trailers matter.
@@ -133,6 +137,7 @@ impl Exchange {
             started: Instant::now(),
             attempt: None,
             route: None,
+            sent: None,
             status: StatusCode::OK,
             grpc: None,
             is_grpc: false,
@@ -141,9 +146,11 @@ impl Exchange {
         }
     }
 
-    /// The request takes this route.
-    pub fn on(&mut self, route: &Arc<RouteHandles>) {
+    /// The request takes this route; its body is measured for it.
+    pub fn on(&mut self, route: &Arc<RouteHandles>, request: &mut Body) {
         route.request();
+        let bytes = route.request_bytes();
+        self.sent = bytes.and_then(|bytes| measured::measure(request, bytes));
         self.route = Some(route.clone());
     }
 
@@ -281,7 +288,7 @@ impl Exchange {
         });
         if let Some((backend, sent)) = &attempt.backend {
             let success = class == Class::Success;
-            backend.finish(self.how(how, has_status), success, sent.elapsed());
+            backend.finish(self.how(how, has_status), success, self.since_sent(*sent));
         }
         if let Some(mut picked) = attempt.picked {
             picked.judge(self.judgement(class, how));
@@ -313,11 +320,23 @@ impl Exchange {
         }
     }
 
+    /// How long ago the request had been sent as a whole, of which sending began at `begun`; zero while it has not.
+    fn since_sent(&self, begun: Instant) -> Duration {
+        match self.sent.as_ref().map(Sent::at) {
+            None => begun.elapsed(),
+            Some(ended) => ended.map_or(Duration::ZERO, |ended| ended.max(begun).elapsed()),
+        }
+    }
+
     fn finish_route(&mut self) {
         let success = self.broken.is_empty() && self.class() == Class::Success;
         if let Some(route) = self.route.take() {
             let how = self.how(self.broken, self.broken.is_empty());
-            route.finish(how, success, self.started.elapsed());
+            let took = Took {
+                request: self.started.elapsed(),
+                response: self.since_sent(self.started),
+            };
+            route.finish(how, success, took);
         }
     }
 }
@@ -334,6 +353,14 @@ impl Track for Exchange {
         }
         if let Some(route) = &self.route {
             route.latency(self.status, latency);
+        }
+    }
+
+    fn data(&mut self, bytes: usize) {
+        if let Some((backend, _)) = self.attempt.as_ref().and_then(|attempt| attempt.backend.as_ref()) {
+            backend.response_frame(bytes);
+        } else if let Some(route) = &self.route {
+            route.response_frame(bytes);
         }
     }
 
@@ -433,11 +460,11 @@ impl Meter for TransportHandle {
     }
 
     fn read(&self, bytes: usize) {
-        self.read.add(bytes as u64);
+        Self::read(self, bytes as u64);
     }
 
     fn written(&self, bytes: usize) {
-        self.written.add(bytes as u64);
+        Self::written(self, bytes as u64);
     }
 
     fn abused(&self, reason: &'static str) {
@@ -468,6 +495,6 @@ mod tests {
 
     #[test]
     fn an_exchange_is_small() {
-        assert!(size_of::<Exchange>() <= 168, "{}", size_of::<Exchange>());
+        assert!(size_of::<Exchange>() <= 176, "{}", size_of::<Exchange>());
     }
 }

@@ -51,6 +51,19 @@ struct SharedBreaker {
 
 const NEVER: u64 = u64::MAX;
 
+/// Whether an endpoint may be tried, or why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may.
+    Ready,
+    /// It could not be connected to, and is not tried again yet.
+    Unreachable,
+    /// Its breaker is shut.
+    Shut,
+    /// One request tries whether it is well again.
+    Probation,
+}
+
 /// How an endpoint is chosen and guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Params {
@@ -123,6 +136,18 @@ impl Endpoint {
     pub fn is_ready(&self) -> bool {
         let now = micros(now());
         self.is_reachable_at(now) && !self.is_shut_at(now)
+    }
+
+    /// Whether it may be tried now, or why not.
+    pub fn standing(&self) -> Standing {
+        let now = micros(now());
+        let breaker = self.breaker.as_ref();
+        match breaker.map_or(0, |breaker| breaker.shut_until.load(Ordering::Relaxed)) {
+            NEVER => Standing::Probation,
+            until if until > now => Standing::Shut,
+            _ if !self.is_reachable(now) => Standing::Unreachable,
+            _ => Standing::Ready,
+        }
     }
 
     /// Its load, `None` while others are preferred: because it could not be connected to, or its breaker is shut.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use outrigger_policy::balance::p2c::{self, Weights};
 use tokio::time::{Instant, timeout};
 
-use crate::balance::endpoint::{Endpoint, Picked};
+use crate::balance::endpoint::{Endpoint, Picked, Standing};
 use crate::balance::siblings::Siblings;
 use crate::error::{Fault, Kind, Side};
 use crate::live::{Live, Publisher};
+use crate::telemetry::balancer::{BalancerHandles, Census, Observed};
 
 /// The endpoints of one backend.
 #[derive(Clone, Debug)]
@@ -144,10 +145,19 @@ impl Balancer {
     }
 
     /// Picks an endpoint; if none may be tried, waits for one, as long as `fail_fast` allows.
-    pub async fn pick(&self, now: Instant, fail_fast: Duration) -> Result<Picked, Fault> {
+    /// `handles` are told how long that takes.
+    pub async fn pick(
+        &self,
+        now: Instant,
+        fail_fast: Duration,
+        handles: &BalancerHandles,
+    ) -> Result<Picked, Fault> {
         match self.try_pick(endpoint::on_clock(now)) {
-            Some(picked) => Ok(picked),
-            None => Box::pin(self.wait(fail_fast)).await,
+            Some(picked) => {
+                handles.at_once();
+                Ok(picked)
+            }
+            None => Box::pin(self.wait(fail_fast, handles)).await,
         }
     }
 
@@ -168,7 +178,8 @@ impl Balancer {
     }
 
     /// Waits until discovery brings an endpoint, or the breaker of one lets a request through.
-    async fn wait(&self, fail_fast: Duration) -> Result<Picked, Fault> {
+    async fn wait(&self, fail_fast: Duration, handles: &BalancerHandles) -> Result<Picked, Fault> {
+        let waiting = handles.wait();
         let mut endpoints = self.endpoints.clone();
         let arrival = async {
             loop {
@@ -192,9 +203,33 @@ impl Balancer {
                 }
             }
         };
-        timeout(fail_fast, arrival)
-            .await
-            .map_err(|_elapsed| Fault::because(Kind::FailFast, Side::Proxy, self.endpoints.get().why_none()))
+        let Ok(picked) = timeout(fail_fast, arrival).await else {
+            waiting.failed();
+            return Err(Fault::because(Kind::FailFast, Side::Proxy, self.endpoints.get().why_none()));
+        };
+        waiting.served();
+        Ok(picked)
+    }
+}
+
+impl Observed for Balancer {
+    fn census(&self) -> Census {
+        let (added, removed) = self.siblings.changes();
+        let mut census = Census {
+            added,
+            removed,
+            ..Census::default()
+        };
+        for endpoint in &self.endpoints.get().list {
+            let count = match endpoint.standing() {
+                Standing::Ready => &mut census.ready,
+                Standing::Unreachable => &mut census.unreachable,
+                Standing::Shut => &mut census.shut,
+                Standing::Probation => &mut census.probation,
+            };
+            *count += 1;
+        }
+        census
     }
 }
 
@@ -226,7 +261,11 @@ mod tests {
     #[tokio::test]
     async fn a_request_waits_for_the_first_endpoint() {
         let (publisher, balancer) = Balancer::empty(Arc::default());
-        let waiting = tokio::spawn(async move { balancer.pick(Instant::now(), FAIL_FAST).await });
+        let waiting = tokio::spawn(async move {
+            balancer
+                .pick(Instant::now(), FAIL_FAST, &BalancerHandles::unseen())
+                .await
+        });
         tokio::task::yield_now().await;
         publisher.set(Endpoints::new(vec![endpoint(1)]));
         let picked = waiting.await.unwrap().unwrap();
@@ -245,7 +284,7 @@ mod tests {
             ),
         ] {
             publisher.set(endpoints);
-            let fault = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap_err();
+            let fault = balancer.pick(Instant::now(), FAIL_FAST, &BalancerHandles::unseen()).await.unwrap_err();
             let text = chain(&fault);
             assert!(
                 text.starts_with("service in fail-fast: ") && text.contains(why),
@@ -272,7 +311,10 @@ mod tests {
         publisher.set(Endpoints::new(vec![endpoint(1), endpoint(2)]));
         balancer.endpoints.get().list()[0].unreachable();
         for _ in 0..50 {
-            let picked = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap();
+            let picked = balancer
+                .pick(Instant::now(), FAIL_FAST, &BalancerHandles::unseen())
+                .await
+                .unwrap();
             assert_eq!(picked.endpoint().description().addr.port(), 2);
         }
     }
@@ -282,7 +324,13 @@ mod tests {
         let balancer = Balancer::fixed(endpoint(1));
         balancer.endpoints.get().list()[0].unreachable();
         assert!(!balancer.is_ready());
-        assert!(balancer.pick(Instant::now(), FAIL_FAST).await.is_ok());
+        assert_eq!(balancer.census().unreachable, 1);
+        assert!(
+            balancer
+                .pick(Instant::now(), FAIL_FAST, &BalancerHandles::unseen())
+                .await
+                .is_ok()
+        );
     }
 
     #[tokio::test]
@@ -291,7 +339,10 @@ mod tests {
         let idle = balancer.endpoints.get().list()[0]
             .load_if_reachable(endpoint::now(), 1.0)
             .unwrap();
-        let picked = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap();
+        let picked = balancer
+            .pick(Instant::now(), FAIL_FAST, &BalancerHandles::unseen())
+            .await
+            .unwrap();
         assert!(picked.endpoint().load_if_reachable(endpoint::now(), 1.0).unwrap() > idle * 1.5);
         let endpoint = picked.endpoint().clone();
         drop(picked);
@@ -323,7 +374,10 @@ mod tests {
     }
 
     async fn pick(balancer: &Balancer) -> Picked {
-        balancer.pick(Instant::now(), FAIL_FAST).await.unwrap()
+        balancer
+            .pick(Instant::now(), FAIL_FAST, &BalancerHandles::unseen())
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
@@ -333,6 +387,8 @@ mod tests {
         let shut = failing.endpoint().description().addr;
         failing.judge(Outcome::Failure);
         assert_eq!(balancer.siblings.shut(), 1);
+        let census = balancer.census();
+        assert_eq!((census.ready, census.shut), (1, 1));
         for _ in 0..50 {
             assert_ne!(pick(&balancer).await.endpoint().description().addr, shut);
         }
@@ -346,6 +402,7 @@ mod tests {
         let started = Instant::now();
         let mut probe = pick(&balancer).await;
         assert_eq!(started.elapsed().as_secs(), 1);
+        assert_eq!(balancer.census().probation, 1);
         let other = balancer.clone();
         let waiting = tokio::spawn(async move { pick(&other).await });
         tokio::task::yield_now().await;
@@ -370,7 +427,10 @@ mod tests {
         let (_publisher, balancer) = guarded(&[1]);
         pick(&balancer).await.judge(Outcome::Failure);
         let _probe = pick(&balancer).await;
-        let fault = balancer.pick(Instant::now(), FAIL_FAST).await.unwrap_err();
+        let fault = balancer
+            .pick(Instant::now(), FAIL_FAST, &BalancerHandles::unseen())
+            .await
+            .unwrap_err();
         assert_eq!(fault.kind, Kind::FailFast);
         let text = chain(&fault);
         assert!(

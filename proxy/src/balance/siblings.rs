@@ -1,6 +1,6 @@
 //! What the endpoints of one balancer know of each other: how many are ready, and when one becomes so again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
@@ -11,12 +11,27 @@ pub struct Siblings {
     shut: AtomicUsize,
     opened: Notify,
     lost: Notify,
+    /// Endpoints that have come and gone so far, for the metrics.
+    added: AtomicU64,
+    removed: AtomicU64,
 }
 
 impl Siblings {
     /// So many endpoints are in use now.
     pub fn count(&self, endpoints: usize) {
         self.endpoints.store(endpoints, Ordering::Relaxed);
+    }
+
+    /// So many of them are new, and so many that were there before are not.
+    pub fn changed(&self, added: usize, removed: usize) {
+        self.added.fetch_add(added as u64, Ordering::Relaxed);
+        self.removed.fetch_add(removed as u64, Ordering::Relaxed);
+    }
+
+    /// How many have come so far, and how many have gone.
+    pub(in crate::balance) fn changes(&self) -> (u64, u64) {
+        let [added, removed] = [&self.added, &self.removed].map(|count| count.load(Ordering::Relaxed));
+        (added, removed)
     }
 
     /// Endpoints that a breaker has shut, or has on probation.

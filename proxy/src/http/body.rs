@@ -13,6 +13,7 @@ use crate::error::Late;
 use crate::http::deadline::{Timed, Watched};
 use crate::http::h2::answer::Answer;
 use crate::http::h2::recv::Received;
+use crate::http::measured::Measured;
 use crate::http::peek::Peeked;
 use crate::http::pool::Lease;
 use crate::http::replay;
@@ -35,6 +36,8 @@ pub enum Body {
     Copy(replay::Copy),
     /// A request whose end somebody waits for.
     Watched(Box<Watched>),
+    /// A request that is measured.
+    Measured(Box<Measured>),
     /// A response whose first frames have been looked at.
     Peeked(Box<Peeked>),
     /// A response that has only so much time.
@@ -76,6 +79,8 @@ pub enum End<'a> {
 pub trait Track {
     /// The first frame has arrived, or the end if there was none.
     fn first_frame(&mut self);
+    /// A frame of so many bytes has arrived.
+    fn data(&mut self, _bytes: usize) {}
     /// The trailers have arrived.
     fn trailers(&mut self, trailers: &HeaderMap);
     /// It is over. Called exactly once.
@@ -125,6 +130,7 @@ impl HttpBody for Body {
             Self::Answer(body) => Pin::new(body).poll_frame(cx),
             Self::Copy(body) => Pin::new(body).poll_frame(cx),
             Self::Watched(body) => Pin::new(body).poll_frame(cx),
+            Self::Measured(body) => Pin::new(body).poll_frame(cx),
             Self::Timed(body) => Pin::new(body).poll_frame(cx),
             Self::Peeked(body) => Pin::new(body).poll_frame(cx),
             #[cfg(test)]
@@ -141,6 +147,7 @@ impl HttpBody for Body {
             Self::Answer(body) => body.is_end_stream(),
             Self::Copy(body) => body.is_end_stream(),
             Self::Watched(body) => body.is_end_stream(),
+            Self::Measured(body) => body.is_end_stream(),
             Self::Timed(body) => body.is_end_stream(),
             Self::Peeked(body) => body.is_end_stream(),
             #[cfg(test)]
@@ -157,6 +164,7 @@ impl HttpBody for Body {
             Self::Answer(body) => body.size_hint(),
             Self::Copy(body) => body.size_hint(),
             Self::Watched(body) => body.size_hint(),
+            Self::Measured(body) => body.size_hint(),
             Self::Timed(body) => body.size_hint(),
             Self::Peeked(body) => body.size_hint(),
             #[cfg(test)]
@@ -207,8 +215,12 @@ impl<T: Track + Unpin> HttpBody for Tracked<T> {
             Poll::Ready(Some(Err(error))) => self.finish(End::Failed(error)),
             Poll::Ready(Some(Ok(frame))) => {
                 self.begin();
-                if let (Some(trailers), Some(track)) = (frame.trailers_ref(), &mut self.track) {
-                    track.trailers(trailers);
+                if let Some(track) = &mut self.track {
+                    if let Some(data) = frame.data_ref() {
+                        track.data(data.len());
+                    } else if let Some(trailers) = frame.trailers_ref() {
+                        track.trailers(trailers);
+                    }
                 }
             }
         }

@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod h2;
 pub mod headers;
 pub mod http1;
+pub mod measured;
 pub mod orig_proto;
 pub mod peek;
 pub mod pool;

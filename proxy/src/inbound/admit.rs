@@ -45,7 +45,8 @@ pub(super) fn admit(
         refused(Some(found.meta), no)
     })?;
     let handles = resolved.allowed(report, arrival, &policy, found.meta, entered.by);
-    exchange.dispatch(&handles);
+    exchange.on(&handles.route, request.body_mut());
+    exchange.dispatch(&handles.endpoint);
     if entered.is_audit() {
         let (client, dst) = (arrival.client, arrival.dst);
         tracing::info!(client.addr = %client, %dst, tls = ?arrival.tls, "Request allowed: the policy only audits");

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use outrigger_policy::inbound::InboundPolicy;
+use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
 use outrigger_policy::name::{Identity, ResourceRef};
 use outrigger_policy::rate_limit::Scope;
 
@@ -21,9 +21,11 @@ use crate::net::header::{Session, TransportHeader};
 use crate::net::io::Meter;
 use crate::telemetry::handles::Handles;
 use crate::telemetry::http::{EndpointLabels, HttpMetrics};
+use crate::telemetry::inbound_route::InboundRouteMetrics;
 use crate::telemetry::labels::{Authz, Route, Srv, Target};
 use crate::telemetry::metric::Counter;
 use crate::telemetry::refusals::{Refusal, Refusals};
+use crate::telemetry::route::RouteHandles;
 use crate::telemetry::transport::{TransportLabels, TransportMetrics};
 
 /// The families that inbound traffic reports to.
@@ -35,6 +37,8 @@ pub struct Report {
     pub refusals: Refusals,
     /// Requests and responses.
     pub http: HttpMetrics,
+    /// Routes.
+    pub routes: InboundRouteMetrics,
     /// Connections.
     pub transport: TransportMetrics,
     /// HTTP/2 connections to servers.
@@ -53,8 +57,17 @@ struct Allowed {
     server: Arc<ResourceRef>,
     route: Arc<ResourceRef>,
     authz: Arc<ResourceRef>,
-    handles: Arc<Handles>,
     allow: Arc<Counter>,
+    handles: Handled,
+}
+
+/// What a request that was let in reports to.
+#[derive(Clone, Debug)]
+pub(super) struct Handled {
+    /// With its client, route and authorization.
+    pub(super) endpoint: Arc<Handles>,
+    /// With its route only.
+    pub(super) route: Arc<RouteHandles>,
 }
 
 /// A detection under way.
@@ -221,6 +234,7 @@ impl Report {
         route: &Arc<ResourceRef>,
         authz: &Arc<ResourceRef>,
     ) -> Allowed {
+        let grpc = matches!(policy.protocol, InboundProtocol::Grpc(_));
         let client = client(arrival, policy);
         let endpoint = EndpointLabels::Inbound {
             target: client.target,
@@ -238,8 +252,11 @@ impl Report {
             server: policy.meta.clone(),
             route: route.clone(),
             authz: authz.clone(),
-            handles: Handles::new(&self.http, endpoint),
             allow: self.metrics.http_allow.handle(allow),
+            handles: Handled {
+                endpoint: Handles::new(&self.http, endpoint),
+                route: self.routes.route(srv(policy, arrival.dst.port()), route, grpc),
+            },
         }
     }
 }
@@ -253,7 +270,7 @@ impl Resolved {
         policy: &InboundPolicy,
         route: &Arc<ResourceRef>,
         authz: &Arc<ResourceRef>,
-    ) -> Arc<Handles> {
+    ) -> Handled {
         let same = |known: &&Allowed| {
             Arc::ptr_eq(&known.route, route)
                 && Arc::ptr_eq(&known.authz, authz)

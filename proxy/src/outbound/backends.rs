@@ -9,6 +9,7 @@ use outrigger_policy::route::filter::Filter;
 
 use crate::balance::Balancer;
 use crate::error::{Fault, Kind, Side};
+use crate::telemetry::balancer::BalancerHandles;
 use crate::telemetry::route::BackendHandles;
 
 /// Backends, and how one of them is chosen.
@@ -33,6 +34,8 @@ pub struct Backend {
     pub filters: Vec<Filter>,
     /// What it reports to; those of opaque routes have nothing of the kind.
     pub handles: Option<Arc<BackendHandles>>,
+    /// What is reported of the wait for one of its endpoints.
+    pub waits: Arc<BalancerHandles>,
 }
 
 impl Backends {

@@ -35,12 +35,13 @@ use crate::outbound::kept::Spare;
 use crate::outbound::memory::Memories;
 use crate::outbound::metrics::Service;
 use crate::outbound::mirror::{Mirror, Mirrors};
-use crate::outbound::report::{Reached, Report};
+use crate::outbound::report::{Reached, Report, Traffic};
 use crate::outbound::router::{Opaque, Protocol, Refusal, Router};
 use crate::outbound::rule::Rule;
 use crate::outbound::unchanged::Unchanged;
 use crate::room::Room;
 use crate::telemetry::Counter;
+use crate::telemetry::balancer::{BalancerHandles, Observed};
 use crate::telemetry::labels::{Backend as BackendLabel, OutboundRoute, Parent};
 use crate::telemetry::route::RouteHandles;
 use crate::tls::Credentials;
@@ -132,17 +133,17 @@ impl Builder {
             OutboundProtocol::Detect { http1, http2, opaque } => Protocol::Detect {
                 http1: rules(http1, Version::HTTP_11),
                 http2: rules(http2, Version::HTTP_2),
-                opaque: self.opaque(opaque),
+                opaque: self.opaque(policy, opaque, Traffic::Opaque),
             },
             OutboundProtocol::Http1(table) => Protocol::Http1(rules(table, Version::HTTP_11)),
             OutboundProtocol::Http2(table) | OutboundProtocol::Grpc(table) => {
                 Protocol::Http2(rules(table, Version::HTTP_2))
             }
-            OutboundProtocol::Opaque(route) => Protocol::Opaque(self.opaque(route)),
+            OutboundProtocol::Opaque(route) => Protocol::Opaque(self.opaque(policy, route, Traffic::Opaque)),
             OutboundProtocol::Tls(routes) => {
                 let live = |tls: &TlsRoute| TlsRoute {
                     snis: tls.snis.clone(),
-                    route: self.opaque(&tls.route),
+                    route: self.opaque(policy, &tls.route, Traffic::Tls),
                 };
                 Protocol::Tls(routes.iter().map(live).collect())
             }
@@ -173,7 +174,7 @@ impl Builder {
             metrics.route(&policy.parent, route, grpc)
         });
         let backends = match &rule.backends {
-            Ok(distribution) => Ok(self.backends(distribution, Some(&handles))),
+            Ok(distribution) => Ok(self.backends(policy, distribution, Traffic::Http(&handles))),
             Err(why) => Err(why.clone()),
         };
         Rule {
@@ -198,7 +199,7 @@ impl Builder {
             return None;
         }
         let live = |mirror: &PolicyMirror| {
-            let backend = self.backend(&mirror.backend, Purpose::Mirror, Some(handles));
+            let backend = self.backend(policy, &mirror.backend, Traffic::Mirror(handles));
             let report = self.report.metrics.mirror(
                 Parent(policy.parent.clone()),
                 OutboundRoute(route.clone()),
@@ -211,14 +212,21 @@ impl Builder {
         Some(Mirrors::new(route.clone(), mirrors, memories, fail_fast))
     }
 
-    fn opaque(self: &Arc<Self>, route: &OpaqueRoute) -> Opaque {
+    fn opaque(
+        self: &Arc<Self>,
+        policy: &OutboundPolicy,
+        route: &OpaqueRoute,
+        traffic: Traffic<'_>,
+    ) -> Opaque {
         let backends = match &route.action {
-            OpaqueAction::Forward(distribution) => Ok(self.backends(distribution, None)),
+            OpaqueAction::Forward(distribution) => Ok(self.backends(policy, distribution, traffic)),
             OpaqueAction::Forbid => Err(Refusal::Forbidden),
             OpaqueAction::NoRoute => Err(Refusal::NoRoute),
             OpaqueAction::Invalid(why) => Err(Refusal::Invalid(why.clone())),
         };
         Opaque {
+            parent: policy.parent.clone(),
+            meta: route.meta.clone(),
             backends,
             fail_fast: self.config.tcp_fail_fast,
         }
@@ -226,10 +234,11 @@ impl Builder {
 
     fn backends(
         self: &Arc<Self>,
+        policy: &OutboundPolicy,
         distribution: &Distribution,
-        route: Option<&Arc<RouteHandles>>,
+        traffic: Traffic<'_>,
     ) -> Backends {
-        let backend = |backend: &PolicyBackend| self.backend(backend, Purpose::Traffic, route);
+        let backend = |backend: &PolicyBackend| self.backend(policy, backend, traffic);
         match distribution {
             Distribution::Empty => Backends::Empty,
             Distribution::FirstAvailable(backends) => {
@@ -246,10 +255,14 @@ impl Builder {
 
     fn backend(
         self: &Arc<Self>,
+        policy: &OutboundPolicy,
         backend: &PolicyBackend,
-        purpose: Purpose,
-        route: Option<&Arc<RouteHandles>>,
+        traffic: Traffic<'_>,
     ) -> Backend {
+        let purpose = match traffic {
+            Traffic::Mirror(_) => Purpose::Mirror,
+            Traffic::Http(_) | Traffic::Opaque | Traffic::Tls => Purpose::Traffic,
+        };
         let balancer = match &backend.dispatch {
             Dispatch::Missing(why) => Err(why.clone()),
             Dispatch::Forward(description) if description.addr.ip().is_loopback() => {
@@ -283,10 +296,39 @@ impl Builder {
         };
         Backend {
             meta: backend.meta.clone(),
+            waits: self.waits(policy, backend, &balancer, traffic),
             balancer,
             filters: backend.filters.clone(),
-            handles: route.map(|route| route.backend(&backend.meta)),
+            handles: match traffic {
+                Traffic::Http(route) | Traffic::Mirror(route) => Some(route.backend(&backend.meta)),
+                Traffic::Opaque | Traffic::Tls => None,
+            },
         }
+    }
+
+    /// What is reported of a backend's balancer. A single address has none, and mirrors report what becomes of copies.
+    fn waits(
+        &self,
+        policy: &OutboundPolicy,
+        backend: &PolicyBackend,
+        balancer: &Result<Arc<Balancer>, Unsupported>,
+        traffic: Traffic<'_>,
+    ) -> Arc<BalancerHandles> {
+        let labels = match &backend.dispatch {
+            Dispatch::Balance { path, .. } => traffic.balancer(policy, &backend.meta, path),
+            Dispatch::Forward(_) | Dispatch::Missing(_) => None,
+        };
+        let (Ok(balancer), Some(labels)) = (balancer, labels) else {
+            return Arc::new(BalancerHandles::unseen());
+        };
+        let fail_fast = match traffic {
+            Traffic::Http(_) | Traffic::Mirror(_) => self.config.http_fail_fast,
+            Traffic::Opaque | Traffic::Tls => self.config.tcp_fail_fast,
+        };
+        let observed: Arc<dyn Observed> = balancer.clone();
+        self.report
+            .balancers
+            .backend(labels, Arc::downgrade(&observed), fail_fast)
     }
 
     fn balancer(self: &Arc<Self>, path: Arc<str>, params: Params) -> Balancer {
@@ -446,14 +488,18 @@ impl Followed {
     ) -> Option<Vec<Arc<Endpoint>>> {
         let builder = self.builder.upgrade()?;
         let known: HashMap<_, _> = current.iter().map(|old| (old.description().addr, old)).collect();
-        let live = |new: &Description| {
+        let mut added = 0;
+        let mut live = |new: &Description| {
             let same = known.get(&new.addr).filter(|old| old.description() == new);
             same.map(|old| Arc::clone(old)).unwrap_or_else(|| {
+                added += 1;
                 Arc::new(builder.endpoint(new.clone(), &self.authority, self.params, &self.siblings))
             })
         };
         let dialled = reported.filter(|new| may_be_dialled(new));
-        Some(dialled.map(|new| live(new)).collect())
+        let list: Vec<_> = dialled.map(|new| live(new)).collect();
+        self.siblings.changed(added, current.len() + added - list.len());
+        Some(list)
     }
 }
 
@@ -593,7 +639,7 @@ mod tests {
 
     async fn pick(balancer: &Balancer) -> Picked {
         balancer
-            .pick(Instant::now(), Duration::from_secs(3))
+            .pick(Instant::now(), Duration::from_secs(3), &BalancerHandles::unseen())
             .await
             .unwrap()
     }

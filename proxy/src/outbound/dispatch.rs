@@ -103,7 +103,7 @@ pub(super) async fn send(
     let mut origin = Origin::of(request, prepared.is_tunnel, leg.dialled);
     let mut now = exchange.started();
     for tried in 1.. {
-        let picked = balancer.pick(now, leg.fail_fast).await?;
+        let picked = balancer.pick(now, leg.fail_fast, &leg.backend.waits).await?;
         let endpoint = picked.endpoint().clone();
         exchange.send(picked, backend.handles.as_ref(), now);
         check_identity(&endpoint, prepared.required.as_ref())?;

@@ -74,7 +74,7 @@ async fn forward(
     // Proxies tell each other, applications do not.
     request.headers_mut().remove(ORIG_PROTO);
     let found = route(router, request)?;
-    exchange.on(&found.then.handles);
+    exchange.on(&found.then.handles, request.body_mut());
     let outbound = &connection.outbound;
     let way = Way {
         rule: found.then,

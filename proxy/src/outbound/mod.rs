@@ -69,14 +69,17 @@ async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> 
     let (router, accepted) = (target.router(), outbound.report.accepted(dst));
     outbound.report.protocol(router.protocol.label(), &router.parent);
     if let Protocol::Tls(routes) = &router.protocol {
-        return tcp::tls(socket, accepted, routes, &outbound.config).await;
+        return tcp::tls(socket, accepted, routes, &outbound.report, &outbound.config).await;
     }
     let io = Io::plain(socket).metered(accepted);
     match &router.protocol {
         Protocol::Http1(_) => http1(outbound, target, io).await,
         Protocol::Http2(_) => http2(outbound, target, io).await,
         Protocol::Detect { opaque, .. } => detect(outbound, target.clone(), io, opaque).await,
-        Protocol::Opaque(route) => tcp::opaque(io, route, &outbound.config).await,
+        Protocol::Opaque(route) => {
+            let flow = outbound.report.flow(route, Some(dst));
+            tcp::opaque(io, route, flow, &outbound.config).await
+        }
         Protocol::Tls(_) => Ok(()),
         Protocol::Invalid(why) => Err(Fault::because(Kind::Policy, Side::Control, why.to_string())),
     }
@@ -121,13 +124,16 @@ async fn detect(
         }
         // The policy may have changed while nobody spoke.
         First::Client(_, None) | First::Nobody(None) => {
-            tcp::opaque(io, target.router().opaque()?, &outbound.config).await
+            let router = target.router();
+            let route = router.opaque()?;
+            let flow = report.flow(route, Some(target.dialled()));
+            tcp::opaque(io, route, flow, &outbound.config).await
         }
         First::Client(_, Some((server, picked)))
         | First::Nobody(Some((server, picked)))
         | First::Server(server, picked) => {
-            target.router().opaque()?.balancer()?;
-            Box::pin(tcp::join(io, server, picked, &outbound.config)).await
+            let flow = tcp::flow(target.router().opaque()?, report, target.dialled())?;
+            Box::pin(tcp::join(io, server, picked, flow, &outbound.config)).await
         }
         First::Ended => Ok(()),
     }

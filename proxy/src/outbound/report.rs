@@ -6,18 +6,22 @@ use std::time::Instant;
 
 use outrigger_policy::endpoint::Endpoint;
 use outrigger_policy::name::ResourceRef;
+use outrigger_policy::outbound::OutboundPolicy;
 
-use crate::error::Fault;
+use crate::error::{Fault, Kind};
 use crate::exchange::detected;
 use crate::http::pool::metrics::PoolMetrics;
 use crate::net::detect::first::First;
 use crate::net::detect::http::Preface;
 use crate::net::io::Meter;
 use crate::outbound::metrics::{self, Detected, HttpError, Metrics, Protocol, TcpError};
+use crate::outbound::router::Opaque;
+use crate::telemetry::balancer::{BalancerLabels, BalancerMetrics};
 use crate::telemetry::handles::Handles;
 use crate::telemetry::http::{EndpointLabels, HttpMetrics};
-use crate::telemetry::labels::{Dst, NoTls, Parent, Target, TlsConnect};
-use crate::telemetry::route::RouteMetrics;
+use crate::telemetry::labels::{Backend, Dst, NoTls, OutboundRoute, Parent, Target, TlsConnect};
+use crate::telemetry::route::{RouteHandles, RouteMetrics};
+use crate::telemetry::tcp_route::{Flow, TcpRouteLabels, TcpRouteMetrics};
 use crate::telemetry::transport::{TransportLabels, TransportMetrics};
 
 /// The families that outbound traffic reports to.
@@ -29,6 +33,10 @@ pub struct Report {
     pub http: HttpMetrics,
     /// Routes and their backends.
     pub routes: RouteMetrics,
+    /// Routes for what is not HTTP.
+    pub tcp_routes: TcpRouteMetrics,
+    /// Balancers.
+    pub balancers: BalancerMetrics,
     /// Connections.
     pub transport: TransportMetrics,
     /// HTTP/2 connections to servers.
@@ -44,6 +52,19 @@ pub(super) enum Reached {
     Plain,
     /// As it is: it is the application beside this proxy.
     Local,
+}
+
+/// What a backend is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Traffic<'a> {
+    /// Requests that take a rule of this route.
+    Http(&'a Arc<RouteHandles>),
+    /// Copies of requests that take a rule of this route.
+    Mirror(&'a Arc<RouteHandles>),
+    /// Opaque connections.
+    Opaque,
+    /// Connections with TLS of the application.
+    Tls,
 }
 
 /// A detection under way.
@@ -120,6 +141,55 @@ impl Report {
             error: metrics::error_label(fault.kind),
         };
         self.metrics.tcp_errors.handle(labels).inc();
+    }
+}
+
+impl Report {
+    /// Counts a connection that takes a route for what is not HTTP; `dst` is what was dialled, unless the server's name
+    /// has chosen the route.
+    pub(super) fn flow(&self, route: &Opaque, dst: Option<SocketAddr>) -> Flow {
+        self.tcp_routes.open(TcpRouteLabels {
+            parent: Parent(route.parent.clone()),
+            route: OutboundRoute(route.meta.clone()),
+            target: dst,
+        })
+    }
+}
+
+/// Says of a connection's flow why it fails, if it does.
+pub(super) fn checked<T>(flow: &mut Flow, result: Result<T, Fault>) -> Result<T, Fault> {
+    if let Err(fault) = &result {
+        flow.failed(match fault.kind {
+            Kind::Unauthorized => "forbidden",
+            Kind::NoBackend | Kind::NoDispatcher => "invalid_backend",
+            Kind::Policy | Kind::NoRoute => "invalid_policy",
+            _ => "unexpected",
+        });
+    }
+    result
+}
+
+impl Traffic<'_> {
+    /// The labels of the balancer of a backend, over the endpoints of `path`; that of a mirror has none.
+    pub(super) fn balancer(
+        self,
+        policy: &OutboundPolicy,
+        backend: &Arc<ResourceRef>,
+        path: &Arc<str>,
+    ) -> Option<BalancerLabels> {
+        let (parent, backend) = (Parent(policy.parent.clone()), Backend(backend.clone()));
+        let concrete = path.clone();
+        match self {
+            Self::Http(_) => Some(BalancerLabels::Http { parent, backend }),
+            Self::Mirror(_) => None,
+            Self::Opaque => Some(BalancerLabels::Tcp {
+                parent,
+                backend,
+                logical: policy.authority.clone(),
+                concrete,
+            }),
+            Self::Tls => Some(BalancerLabels::Tls { concrete }),
+        }
     }
 }
 

@@ -10,9 +10,8 @@ use outrigger_policy::name::ResourceRef;
 use outrigger_policy::outbound::{OutboundPolicy, TlsRoute};
 use outrigger_policy::route::index::Indexed;
 
-use crate::balance::Balancer;
 use crate::error::{Fault, Kind, Side};
-use crate::outbound::backends::Backends;
+use crate::outbound::backends::{Backend, Backends};
 use crate::outbound::rule::Rule;
 
 /// An outbound policy made live.
@@ -57,6 +56,10 @@ pub enum Protocol {
 /// What an opaque route leads to.
 #[derive(Debug)]
 pub struct Opaque {
+    /// The destination that it is a route of.
+    pub(super) parent: Arc<ResourceRef>,
+    /// The route.
+    pub(super) meta: Arc<ResourceRef>,
     pub(in crate::outbound) backends: Result<Backends, Refusal>,
     /// How long a connection waits for an endpoint.
     pub(super) fail_fast: Duration,
@@ -128,10 +131,10 @@ impl Protocol {
 }
 
 impl Opaque {
-    /// The balancer that a connection takes.
-    pub(super) fn balancer(&self) -> Result<&Balancer, Fault> {
+    /// The backend that a connection takes.
+    pub(super) fn backend(&self) -> Result<&Backend, Fault> {
         match &self.backends {
-            Ok(backends) => backends.choose()?.balancer(),
+            Ok(backends) => backends.choose(),
             Err(Refusal::Forbidden) => Err(Fault::because(
                 Kind::Unauthorized,
                 Side::Control,

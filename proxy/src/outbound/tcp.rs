@@ -1,5 +1,6 @@
 //! Connections whose bytes are only passed on: opaque ones, and TLS of the application by its SNI.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use outrigger_policy::breaker::Outcome;
 use outrigger_policy::outbound::{TlsRoute, find_tls};
 use tokio::time::Instant;
 
-use crate::balance::Balancer;
 use crate::balance::endpoint::Picked;
 use crate::config;
 use crate::error::{Fault, Kind, Side};
@@ -15,21 +15,36 @@ use crate::net::copy;
 use crate::net::detect::tls::Hello;
 use crate::net::detect::{self, Seen};
 use crate::net::io::{Io, Meter, Socket};
+use crate::outbound::backends::Backend;
+use crate::outbound::report::{self, Report};
 use crate::outbound::router::Opaque;
+use crate::telemetry::tcp_route::Flow;
 
 /// Endpoints tried for one connection.
 const MAX_ENDPOINTS: usize = 3;
 
-/// Passes a connection's bytes on by an opaque route.
-pub(super) async fn opaque(io: Io, route: &Opaque, config: &config::Outbound) -> Result<(), Fault> {
-    let (server, picked) = dial(route).await?;
+/// Passes a connection's bytes on by an opaque route, as which `flow` is counted.
+pub(super) async fn opaque(
+    io: Io,
+    route: &Opaque,
+    mut flow: Flow,
+    config: &config::Outbound,
+) -> Result<(), Fault> {
+    let (server, picked) = report::checked(&mut flow, dial(route).await)?;
     // Boxed, so that connections of HTTP keep no room for it.
-    Box::pin(join(io, server, picked, config)).await
+    Box::pin(join(io, server, picked, flow, config)).await
 }
 
 /// Opens a connection to where an opaque route leads.
 pub(super) async fn dial(route: &Opaque) -> Result<(Io, Picked), Fault> {
-    Box::pin(connect(route.balancer()?, route.fail_fast)).await
+    Box::pin(connect(route.backend()?, route.fail_fast)).await
+}
+
+/// Counts a connection by a route that was dialled before it was taken, if the route still leads anywhere.
+pub(super) fn flow(route: &Opaque, report: &Report, dialled: SocketAddr) -> Result<Flow, Fault> {
+    let mut flow = report.flow(route, Some(dialled));
+    report::checked(&mut flow, route.backend().and_then(Backend::balancer))?;
+    Ok(flow)
 }
 
 /// Passes bytes on between two connections. The endpoint carries them as load until they end.
@@ -37,6 +52,7 @@ pub(super) async fn join(
     mut io: Io,
     mut server: Io,
     _picked: Picked,
+    _flow: Flow,
     config: &config::Outbound,
 ) -> Result<(), Fault> {
     if let Err(error) = copy::both_ways(&mut io, &mut server, config.half_closed).await {
@@ -52,6 +68,7 @@ pub(super) async fn tls(
     mut socket: Socket,
     meter: Arc<dyn Meter>,
     routes: &[TlsRoute<Opaque>],
+    report: &Report,
     config: &config::Outbound,
 ) -> Result<(), Fault> {
     let no_route = |text: &str| Err(Fault::because(Kind::NoRoute, Side::Client, text.to_owned()));
@@ -63,15 +80,19 @@ pub(super) async fn tls(
         Seen::Ended => return Ok(()),
     };
     match find_tls(routes, sni.as_str()) {
-        Some(found) => opaque(Io::plain(socket).metered(meter), &found.route, config).await,
+        Some(found) => {
+            let flow = report.flow(&found.route, None);
+            opaque(Io::plain(socket).metered(meter), &found.route, flow, config).await
+        }
         None => no_route(&format!("no TLS route takes {sni}")),
     }
 }
 
 /// Opens a connection to the least loaded endpoint that takes one.
-async fn connect(balancer: &Balancer, fail_fast: Duration) -> Result<(Io, Picked), Fault> {
+async fn connect(backend: &Backend, fail_fast: Duration) -> Result<(Io, Picked), Fault> {
+    let balancer = backend.balancer()?;
     for tried in 1.. {
-        let mut picked = balancer.pick(Instant::now(), fail_fast).await?;
+        let mut picked = balancer.pick(Instant::now(), fail_fast, &backend.waits).await?;
         match picked.endpoint().pool().dial().connect(None).await {
             Ok(io) => {
                 picked.connected(Instant::now());

@@ -15,6 +15,10 @@ pub struct Counter(AtomicU64);
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicI64);
 
+/// A moment or a length of time, in seconds.
+#[derive(Debug, Default)]
+pub struct Seconds(AtomicU64);
+
 /// How often a value fell into each bucket, and the sum of all values. Its unit is its family's.
 #[derive(Debug)]
 pub struct Histogram {
@@ -112,7 +116,36 @@ impl Metric for Gauge {
     }
 }
 
+impl Seconds {
+    /// Replaces the value.
+    pub fn set(&self, seconds: f64) {
+        self.0.store(seconds.to_bits(), Relaxed);
+    }
+}
+
+impl Metric for Seconds {
+    type Shape = ();
+    const KIND: Kind = Kind::Gauge;
+
+    fn new((): ()) -> Self {
+        Self::default()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    fn encode(&self, series: &mut Series<'_>) {
+        series.sample(f64::from_bits(self.0.load(Relaxed)));
+    }
+}
+
 impl Histogram {
+    /// Counts a zero: into the first bucket, which leaves the sum as it is.
+    pub fn observe_zero(&self) {
+        self.buckets[0].fetch_add(1, Relaxed);
+    }
+
     /// Counts a value into its bucket: the first whose bound is not below it.
     pub fn observe(&self, value: f64) {
         let bucket = self.bounds.partition_point(|bound| *bound < value);

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::telemetry::metric::{Counter, Gauge, Histogram, Metric};
+use crate::telemetry::metric::{Counter, Gauge, Histogram, Metric, Seconds};
 use crate::telemetry::text::{Description, Document, EncodeLabels, Format, LabelWriter, Name, Series};
 
 /// Label sets that a family remembers at most; more share one series, labelled `overflow="true"`.
@@ -86,6 +86,11 @@ impl Registry {
 
     /// A family of gauges.
     pub fn gauge<L: Labels>(&mut self, name: impl Into<Name>, help: &'static str) -> Family<L, Gauge> {
+        self.family(name.into(), help, ())
+    }
+
+    /// A family of moments or lengths of time.
+    pub fn seconds<L: Labels>(&mut self, name: impl Into<Name>, help: &'static str) -> Family<L, Seconds> {
         self.family(name.into(), help, ())
     }
 

@@ -1,4 +1,4 @@
-//! The metrics of outbound routes and of their backends, resolved when a policy arrives: a request costs atomic adds.
+//! The metrics of routes and of their backends, resolved when a policy arrives: a request costs atomic adds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use outrigger_policy::classify::{GrpcStatus, ResponseClass};
 use outrigger_policy::name::ResourceRef;
 
 use crate::telemetry::handles::{Slots, resolve};
+use crate::telemetry::inbound_route::InboundRoute;
 use crate::telemetry::labels::{Backend, OutboundRoute, Parent};
 use crate::telemetry::metric::{Counter, Histogram};
 use crate::telemetry::profile::{ProfileMetrics, ProfileRoute};
@@ -18,9 +19,12 @@ use crate::telemetry::text::{EncodeLabels, LabelWriter, Name};
 /// Bounds of the durations of requests, seconds.
 const REQUEST_SECONDS: &[f64] = &[0.05, 0.5, 1., 10.];
 /// Bounds of the durations of backends' responses, seconds.
-const RESPONSE_SECONDS: &[f64] = &[0.025, 0.05, 0.1, 0.25, 0.5, 1., 10.];
+pub(super) const RESPONSE_SECONDS: &[f64] = &[0.025, 0.05, 0.1, 0.25, 0.5, 1., 10.];
 
-/// The families of routes: once for HTTP, once for gRPC policies.
+/// Bounds of the sizes of bodies' frames, bytes.
+pub(super) const FRAME_BYTES: &[f64] = &[128., 1_024., 10_240.];
+
+/// The families of outbound routes: once for HTTP, once for gRPC policies.
 #[derive(Clone, Debug)]
 pub struct RouteMetrics {
     http: Families,
@@ -33,6 +37,7 @@ struct Families {
     grpc: bool,
     request_seconds: Family<RouteLabels, Histogram>,
     request_statuses: Family<Ended<RouteLabels>, Counter>,
+    request_bytes: Family<RouteLabels, Histogram>,
     retries: Family<RouteLabels, Counter>,
     retry_successes: Family<RouteLabels, Counter>,
     retry_exhausted: Family<RouteLabels, Counter>,
@@ -40,6 +45,7 @@ struct Families {
     backend_requests: Family<BackendLabels, Counter>,
     response_seconds: Family<BackendLabels, Histogram>,
     response_statuses: Family<Ended<BackendLabels>, Counter>,
+    response_bytes: Family<BackendLabels, Histogram>,
 }
 
 /// A route of a destination.
@@ -76,6 +82,15 @@ pub struct How {
     pub error: &'static str,
 }
 
+/// How long an exchange took, or an attempt of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Took {
+    /// From the request's arrival to the response's end.
+    pub request: Duration,
+    /// From the end of the request to that of the response; zero if the response ended first.
+    pub response: Duration,
+}
+
 /// What one route reports to.
 #[derive(Debug)]
 pub struct RouteHandles {
@@ -88,17 +103,20 @@ pub struct RouteHandles {
 #[derive(Debug)]
 pub struct BackendHandles(BackendFamilies);
 
-/// Routes of policies and those of ServiceProfiles have families of their own.
+/// Outbound routes of policies, those of ServiceProfiles, and inbound routes have families of their own.
 #[derive(Debug)]
 enum RouteFamilies {
     Policy(Box<PolicyRoute>),
     Profile(Arc<ProfileRoute>),
+    Inbound(Box<InboundRoute>),
 }
 
 #[derive(Debug)]
 enum BackendFamilies {
     Policy(Box<PolicyBackend>),
     Profile(Arc<ProfileRoute>),
+    /// The application beside the proxy: the route says it all.
+    None,
 }
 
 /// What comes of a request that might be sent again.
@@ -119,6 +137,7 @@ struct PolicyRoute {
     families: Families,
     labels: RouteLabels,
     seconds: Arc<Histogram>,
+    request_bytes: Arc<Histogram>,
     statuses: Slots<How, Counter>,
     retries: Arc<Counter>,
     retry_successes: Arc<Counter>,
@@ -132,6 +151,7 @@ struct PolicyBackend {
     labels: BackendLabels,
     requests: Arc<Counter>,
     seconds: Arc<Histogram>,
+    response_bytes: Arc<Histogram>,
     statuses: Slots<How, Counter>,
 }
 
@@ -154,6 +174,7 @@ impl RouteMetrics {
         };
         let route = PolicyRoute {
             seconds: families.request_seconds.handle(labels.clone()),
+            request_bytes: families.request_bytes.handle(labels.clone()),
             statuses: Slots::default(),
             retries: families.retries.handle(labels.clone()),
             retry_successes: families.retry_successes.handle(labels.clone()),
@@ -196,6 +217,11 @@ impl Families {
                 name("request_statuses_total"),
                 "Requests of a route by how they ended",
             ),
+            request_bytes: registry.histogram(
+                name("request_frame_size_bytes"),
+                "Sizes of the frames of requests' bodies, each as it came, however often it was sent",
+                FRAME_BYTES,
+            ),
             retries: registry.counter(name("retry_requests_total"), "Attempts after the first"),
             retry_successes: registry.counter(
                 name("retry_successes_total"),
@@ -215,12 +241,17 @@ impl Families {
             ),
             response_seconds: registry.histogram(
                 name("backend_response_duration_seconds"),
-                "Time from a request's dispatch to the end of the backend's response",
+                "Time from the end of a request to the end of the backend's response",
                 RESPONSE_SECONDS,
             ),
             response_statuses: registry.counter(
                 name("backend_response_statuses_total"),
                 "Responses of a backend of a route by how they ended",
+            ),
+            response_bytes: registry.histogram(
+                name("backend_response_frame_size_bytes"),
+                "Sizes of the frames of responses' bodies",
+                FRAME_BYTES,
             ),
         }
     }
@@ -232,6 +263,7 @@ impl RouteHandles {
         Arc::new(BackendHandles(match &self.families {
             RouteFamilies::Policy(route) => BackendFamilies::Policy(Box::new(route.backend(backend))),
             RouteFamilies::Profile(route) => BackendFamilies::Profile(route.clone()),
+            RouteFamilies::Inbound(_) => BackendFamilies::None,
         }))
     }
 
@@ -242,8 +274,27 @@ impl RouteHandles {
 
     /// A request takes the route.
     pub fn request(&self) {
-        if let RouteFamilies::Profile(route) = &self.families {
-            route.request();
+        match &self.families {
+            // Linkerd counts these where they are sent to.
+            RouteFamilies::Policy(_) => {}
+            RouteFamilies::Profile(route) => route.request(),
+            RouteFamilies::Inbound(route) => route.request(),
+        }
+    }
+
+    /// Where the sizes of its requests' frames are counted, if they are.
+    pub fn request_bytes(&self) -> Option<&Arc<Histogram>> {
+        match &self.families {
+            RouteFamilies::Policy(route) => Some(&route.request_bytes),
+            RouteFamilies::Profile(_) => None,
+            RouteFamilies::Inbound(route) => Some(&route.request_bytes),
+        }
+    }
+
+    /// A frame of a response has come.
+    pub fn response_frame(&self, bytes: usize) {
+        if let RouteFamilies::Inbound(route) = &self.families {
+            route.response_bytes.observe(bytes as f64);
         }
     }
 
@@ -254,11 +305,12 @@ impl RouteHandles {
         }
     }
 
-    /// A request has ended, so long after it came.
-    pub fn finish(&self, how: How, success: bool, after: Duration) {
+    /// A request has ended.
+    pub fn finish(&self, how: How, success: bool, took: Took) {
         match &self.families {
-            RouteFamilies::Policy(route) => route.finish(how, after),
+            RouteFamilies::Policy(route) => route.finish(how, took.request),
             RouteFamilies::Profile(route) => route.response(how, success),
+            RouteFamilies::Inbound(route) => route.finish(how, took),
         }
     }
 
@@ -267,6 +319,8 @@ impl RouteHandles {
         match &self.families {
             RouteFamilies::Policy(route) => route.retry(retry).inc(),
             RouteFamilies::Profile(route) => route.retry(retry),
+            // Nothing is sent to the application twice.
+            RouteFamilies::Inbound(_) => {}
         }
     }
 }
@@ -277,14 +331,32 @@ impl BackendHandles {
         match &self.0 {
             BackendFamilies::Policy(backend) => backend.requests.inc(),
             BackendFamilies::Profile(route) => route.attempt(),
+            BackendFamilies::None => {}
         }
     }
 
-    /// Its response has ended, so long after the request was sent.
+    /// A frame of its response has come.
+    pub fn response_frame(&self, bytes: usize) {
+        if let BackendFamilies::Policy(backend) = &self.0 {
+            backend.response_bytes.observe(bytes as f64);
+        }
+    }
+
+    /// Its response has ended, so long after the request had been sent.
     pub fn finish(&self, how: How, success: bool, after: Duration) {
         match &self.0 {
             BackendFamilies::Policy(backend) => backend.finish(how, after),
             BackendFamilies::Profile(route) => route.attempt_ended(how, success),
+            BackendFamilies::None => {}
+        }
+    }
+}
+
+impl From<InboundRoute> for RouteHandles {
+    fn from(route: InboundRoute) -> Self {
+        Self {
+            classes: Arc::default(),
+            families: RouteFamilies::Inbound(Box::new(route)),
         }
     }
 }
@@ -300,6 +372,7 @@ impl PolicyRoute {
         PolicyBackend {
             requests: families.backend_requests.handle(labels.clone()),
             seconds: families.response_seconds.handle(labels.clone()),
+            response_bytes: families.response_bytes.handle(labels.clone()),
             statuses: Slots::default(),
             families,
             labels,
@@ -419,7 +492,11 @@ mod tests {
         let metrics = RouteMetrics::register(&mut registry);
         let meta = |name| Arc::new(ResourceRef::of_default(name));
         let route = metrics.route(&meta("parent"), &meta("route"), grpc);
-        route.finish(how, true, Duration::from_millis(100));
+        let took = Took {
+            request: Duration::from_millis(100),
+            response: Duration::from_millis(60),
+        };
+        route.finish(how, true, took);
         let backend = route.backend(&meta("backend"));
         backend.request();
         backend.finish(how, true, Duration::from_millis(60));

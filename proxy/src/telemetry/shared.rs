@@ -35,6 +35,14 @@ impl<L: Eq + Hash, H> Shared<L, H> {
     }
 }
 
+impl<L, H> Shared<L, H> {
+    /// All that somebody holds.
+    pub fn held(&self) -> Vec<Arc<H>> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.resolved.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
 impl<L, H> Default for Shared<L, H> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Entries {

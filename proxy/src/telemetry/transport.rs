@@ -8,7 +8,7 @@ use crate::telemetry::labels::{Direction, NoTls, Srv, Target, TlsAccept, TlsConn
 use crate::telemetry::metric::{Counter, Gauge};
 use crate::telemetry::registry::{Family, Registry};
 use crate::telemetry::shared::Shared;
-use crate::telemetry::text::{EncodeLabels, LabelWriter};
+use crate::telemetry::text::{EncodeLabels, LabelWriter, Name};
 
 /// Connections and bytes.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct TransportMetrics {
     pub tcp_read_bytes_total: Family<Arc<TransportLabels>, Counter>,
     /// Bytes written to peers.
     pub tcp_write_bytes_total: Family<Arc<TransportLabels>, Counter>,
+    /// Bytes sent to endpoints and received from them, by where they are.
+    pub transfer_cost: Family<CostLabels, Counter>,
     /// HTTP/2 connections that this proxy ended because of what the peer sent.
     pub http2_abuse: Family<AbuseLabels, Counter>,
     /// Connections asked for again, since nobody had answered in time.
@@ -63,6 +65,15 @@ pub struct CloseLabels {
     pub errno: &'static str,
 }
 
+/// Labels of `outbound_tcp_transfer_cost_bytes_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CostLabels {
+    /// `Send` or `Recv`.
+    pub op: &'static str,
+    /// `Local` in this pod's zone, `Remote` in another, `Unknown`.
+    pub zone_locality: &'static str,
+}
+
 /// Labels of `outrigger_http2_abuse_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AbuseLabels {
@@ -77,12 +88,12 @@ pub struct AbuseLabels {
 /// The metrics of one kind of connection, resolved.
 #[derive(Debug)]
 pub struct TransportHandle {
-    /// Bytes read from the peer; hand it to whoever counts.
-    pub read: Arc<Counter>,
-    /// Bytes written to the peer.
-    pub written: Arc<Counter>,
     /// Connections asked for again.
     pub asked_again: Arc<Counter>,
+    read: Arc<Counter>,
+    written: Arc<Counter>,
+    /// What was received and sent, of connections to endpoints.
+    cost: Option<[Arc<Counter>; 2]>,
     open_total: Arc<Counter>,
     open: Arc<Gauge>,
     closed_well: Arc<Counter>,
@@ -103,6 +114,10 @@ impl TransportMetrics {
                 .counter("tcp_read_bytes_total", "Total count of bytes read from peers"),
             tcp_write_bytes_total: registry
                 .counter("tcp_write_bytes_total", "Total count of bytes written to peers"),
+            transfer_cost: registry.counter(
+                Name::open("outbound_tcp_transfer_cost_bytes_total"),
+                "Bytes sent to endpoints and received from them, by whether they are in this zone",
+            ),
             http2_abuse: registry.counter(
                 "outrigger_http2_abuse_total",
                 "HTTP/2 connections that the proxy ended because of what the peer sent: floods, and errors of protocol",
@@ -123,6 +138,9 @@ impl TransportMetrics {
                 errno: "",
             };
             TransportHandle {
+                cost: labels.zone_locality().map(|zone_locality| {
+                    ["Recv", "Send"].map(|op| self.transfer_cost.handle(CostLabels { op, zone_locality }))
+                }),
                 read: self.tcp_read_bytes_total.handle(labels.clone()),
                 written: self.tcp_write_bytes_total.handle(labels.clone()),
                 asked_again: self.asked_again.handle(labels.side().0),
@@ -142,6 +160,22 @@ impl TransportHandle {
     pub fn opened(&self) {
         self.open_total.inc();
         self.open.inc();
+    }
+
+    /// Counts bytes that were read from the peer.
+    pub fn read(&self, bytes: u64) {
+        self.read.add(bytes);
+        if let Some([received, _]) = &self.cost {
+            received.add(bytes);
+        }
+    }
+
+    /// Counts bytes that were written to the peer.
+    pub fn written(&self, bytes: u64) {
+        self.written.add(bytes);
+        if let Some([_, sent]) = &self.cost {
+            sent.add(bytes);
+        }
     }
 
     /// Counts a connection that was ended because of what the peer sent.
@@ -190,6 +224,21 @@ fn errno(code: i32) -> &'static str {
 }
 
 impl TransportLabels {
+    /// Where an endpoint is, as discovery says.
+    fn zone_locality(&self) -> Option<&'static str> {
+        let Self::OutboundConnect(endpoint) = self else {
+            return None;
+        };
+        let EndpointLabels::Outbound { dst, .. } = &**endpoint else {
+            return None;
+        };
+        Some(match dst.0.get("zone_locality").map(String::as_str) {
+            Some("local") => "Local",
+            Some("remote") => "Remote",
+            _ => "Unknown",
+        })
+    }
+
     /// The values of `direction` and `peer`.
     fn side(&self) -> (Direction, &'static str) {
         match self {
@@ -238,6 +287,14 @@ impl EncodeLabels for CloseLabels {
     }
 }
 
+impl EncodeLabels for CostLabels {
+    const DOC: &'static str = "op, zone_locality";
+    fn encode(&self, out: &mut LabelWriter<'_>) {
+        out.label("op", self.op);
+        out.label("zone_locality", self.zone_locality);
+    }
+}
+
 impl EncodeLabels for AbuseLabels {
     const DOC: &'static str = "direction, peer, reason";
     fn encode(&self, out: &mut LabelWriter<'_>) {
@@ -250,6 +307,8 @@ impl EncodeLabels for AbuseLabels {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::labels::Dst;
+    use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
     fn accepted() -> TransportLabels {
@@ -274,10 +333,36 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_endpoints_are_counted_by_where_they_are() {
+        let mut registry = Registry::new(Duration::from_secs(60));
+        let metrics = TransportMetrics::register(&mut registry);
+        let endpoint = |zone: &str| {
+            let dst = BTreeMap::from([("zone_locality".to_owned(), zone.to_owned())]);
+            TransportLabels::OutboundConnect(Arc::new(EndpointLabels::Outbound {
+                authority: None,
+                target: Target("10.0.0.1:80".parse().unwrap()),
+                tls: TlsConnect::Disabled,
+                dst: Dst(Arc::new(dst)),
+            }))
+        };
+        metrics.handle(endpoint("remote")).written(7);
+        metrics.handle(endpoint("")).read(5);
+        metrics.handle(accepted()).read(100);
+        let text = registry.encode(Instant::now());
+        for line in [
+            "{op=\"Send\",zone_locality=\"Remote\"} 7",
+            "{op=\"Recv\",zone_locality=\"Unknown\"} 5",
+        ] {
+            let line = format!("outbound_tcp_transfer_cost_bytes_total{line}\n");
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+    }
+
+    #[test]
     fn an_open_connection_shows_its_bytes() {
         let mut registry = Registry::new(Duration::from_secs(60));
         let handle = TransportMetrics::register(&mut registry).handle(accepted());
-        handle.read.add(7);
+        handle.read(7);
         let series = "tcp_read_bytes_total{direction=\"outbound\",peer=\"src\",target_addr=\"10.0.0.1:80\",\
             target_ip=\"10.0.0.1\",target_port=\"80\",tls=\"no_identity\",no_tls_reason=\"loopback\"} 7\n";
         let text = registry.encode(Instant::now());
