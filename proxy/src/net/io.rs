@@ -162,9 +162,9 @@ impl Io {
         self.activity.get_or_insert_default().clone()
     }
 
-    /// Ends the connection so that the peer can't take what it has got for all there was: by a reset (RST), and by no
-    /// farewell in TLS (RFC 8446 §6.1).
-    pub fn cut(self) {
+    /// When it is dropped, the connection ends so that the peer can't take what it has got for all there was: by a reset
+    /// (RST), and by no farewell in TLS (RFC 8446 §6.1).
+    pub fn cut(&self) {
         match &self.stream {
             Stream::Plain(socket) => socket.cut(),
             Stream::Server(tls) => tls.get_ref().0.cut(),

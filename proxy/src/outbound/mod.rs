@@ -78,7 +78,7 @@ async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> 
         Protocol::Detect { opaque, .. } => detect(outbound, target.clone(), io, opaque).await,
         Protocol::Opaque(route) => {
             let flow = outbound.report.flow(route, Some(dst));
-            tcp::opaque(io, route, flow, &outbound.config).await
+            Box::pin(tcp::opaque(io, route, flow, &outbound.config)).await
         }
         Protocol::Tls(_) => Ok(()),
         Protocol::Invalid(why) => Err(Fault::because(Kind::Policy, Side::Control, why.to_string())),
@@ -127,13 +127,13 @@ async fn detect(
             let router = target.router();
             let route = router.opaque()?;
             let flow = report.flow(route, Some(target.dialled()));
-            tcp::opaque(io, route, flow, &outbound.config).await
+            Box::pin(tcp::opaque(io, route, flow, &outbound.config)).await
         }
         First::Client(_, Some((server, picked)))
         | First::Nobody(Some((server, picked)))
         | First::Server(server, picked) => {
             let flow = tcp::flow(target.router().opaque()?, report, target.dialled())?;
-            Box::pin(tcp::join(io, server, picked, flow, &outbound.config)).await
+            Box::pin(tcp::join(&mut io, server, picked, flow, &outbound.config)).await
         }
         First::Ended => Ok(()),
     }

@@ -23,16 +23,16 @@ use crate::telemetry::tcp_route::Flow;
 /// Endpoints tried for one connection.
 const MAX_ENDPOINTS: usize = 3;
 
-/// Passes a connection's bytes on by an opaque route, as which `flow` is counted.
+/// Passes a connection's bytes on by an opaque route, as which `flow` is counted. Box it, so that connections of HTTP
+/// keep no room for it.
 pub(super) async fn opaque(
-    io: Io,
+    mut io: Io,
     route: &Opaque,
     mut flow: Flow,
     config: &config::Outbound,
 ) -> Result<(), Fault> {
     let (server, picked) = report::checked(&mut flow, dial(route).await)?;
-    // Boxed, so that connections of HTTP keep no room for it.
-    Box::pin(join(io, server, picked, flow, config)).await
+    join(&mut io, server, picked, flow, config).await
 }
 
 /// Opens a connection to where an opaque route leads.
@@ -49,13 +49,13 @@ pub(super) fn flow(route: &Opaque, report: &Report, dialled: SocketAddr) -> Resu
 
 /// Passes bytes on between two connections. The endpoint carries them as load until they end.
 pub(super) async fn join(
-    mut io: Io,
+    io: &mut Io,
     mut server: Io,
     _picked: Picked,
     _flow: Flow,
     config: &config::Outbound,
 ) -> Result<(), Fault> {
-    if let Err(error) = copy::both_ways(&mut io, &mut server, config.half_closed).await {
+    if let Err(error) = copy::both_ways(io, &mut server, config.half_closed).await {
         tracing::debug!(%error, "an opaque connection ended early");
         io.cut();
         server.cut();
@@ -82,7 +82,13 @@ pub(super) async fn tls(
     match find_tls(routes, sni.as_str()) {
         Some(found) => {
             let flow = report.flow(&found.route, None);
-            opaque(Io::plain(socket).metered(meter), &found.route, flow, config).await
+            Box::pin(opaque(
+                Io::plain(socket).metered(meter),
+                &found.route,
+                flow,
+                config,
+            ))
+            .await
         }
         None => no_route(&format!("no TLS route takes {sni}")),
     }
