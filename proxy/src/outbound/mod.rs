@@ -77,7 +77,7 @@ async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> 
         Protocol::Http2(_) => http2(outbound, target, io).await,
         Protocol::Detect { opaque, .. } => detect(outbound, target.clone(), io, opaque).await,
         Protocol::Opaque(route) => {
-            let flow = outbound.report.flow(route, Some(dst));
+            let flow = outbound.report.flow(route, Some(target.dialled()));
             Box::pin(tcp::opaque(io, route, flow, &outbound.config)).await
         }
         Protocol::Tls(_) => Ok(()),

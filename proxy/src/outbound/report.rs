@@ -16,6 +16,7 @@ use crate::net::detect::http::Preface;
 use crate::net::io::Meter;
 use crate::outbound::metrics::{self, Detected, HttpError, Metrics, Protocol, TcpError};
 use crate::outbound::router::Opaque;
+use crate::outbound::target::Dialled;
 use crate::telemetry::balancer::{BalancerLabels, BalancerMetrics};
 use crate::telemetry::handles::Handles;
 use crate::telemetry::http::{EndpointLabels, HttpMetrics};
@@ -145,13 +146,16 @@ impl Report {
 }
 
 impl Report {
-    /// Counts a connection that takes a route for what is not HTTP; `dst` is what was dialled, unless the server's name
-    /// has chosen the route.
-    pub(super) fn flow(&self, route: &Opaque, dst: Option<SocketAddr>) -> Flow {
+    /// Counts a connection that takes a route for what is not HTTP: by what was dialled, unless the server's name has
+    /// chosen the route.
+    pub(super) fn flow(&self, route: &Opaque, dialled: Option<&Dialled>) -> Flow {
         self.tcp_routes.open(TcpRouteLabels {
             parent: Parent(route.parent.clone()),
             route: OutboundRoute(route.meta.clone()),
-            target: dst,
+            dialled: dialled.map(|dialled| match dialled {
+                Dialled::Addr(addr) => (Some(addr.ip()), addr.port()),
+                Dialled::Name(name) => (None, name.port.get()),
+            }),
         })
     }
 }

@@ -1,6 +1,5 @@
 //! Connections whose bytes are only passed on: opaque ones, and TLS of the application by its SNI.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use crate::net::io::{Io, Meter, Socket};
 use crate::outbound::backends::Backend;
 use crate::outbound::report::{self, Report};
 use crate::outbound::router::Opaque;
+use crate::outbound::target::Dialled;
 use crate::telemetry::tcp_route::Flow;
 
 /// Endpoints tried for one connection.
@@ -41,7 +41,7 @@ pub(super) async fn dial(route: &Opaque) -> Result<(Io, Picked), Fault> {
 }
 
 /// Counts a connection by a route that was dialled before it was taken, if the route still leads anywhere.
-pub(super) fn flow(route: &Opaque, report: &Report, dialled: SocketAddr) -> Result<Flow, Fault> {
+pub(super) fn flow(route: &Opaque, report: &Report, dialled: &Dialled) -> Result<Flow, Fault> {
     let mut flow = report.flow(route, Some(dialled));
     report::checked(&mut flow, route.backend().and_then(Backend::balancer))?;
     Ok(flow)

@@ -1,6 +1,6 @@
 //! The metrics of outbound routes for what is not HTTP: connections, and how they ended.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::telemetry::labels::{OutboundRoute, Parent};
@@ -30,8 +30,8 @@ pub struct TcpRouteLabels {
     pub parent: Parent,
     /// The route.
     pub route: OutboundRoute,
-    /// The address that the application connected to; `None` of routes for TLS, which the server's name chooses.
-    pub target: Option<SocketAddr>,
+    /// What the application connected to; `None` of routes for TLS, which the server's name chooses.
+    pub dialled: Option<(Option<IpAddr>, u16)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +68,7 @@ impl TcpRouteMetrics {
 
     /// Counts a connection as opened.
     pub fn open(&self, labels: TcpRouteLabels) -> Flow {
-        let families = match labels.target {
+        let families = match labels.dialled {
             Some(_) => &self.opaque,
             None => &self.tls,
         };
@@ -124,10 +124,13 @@ impl EncodeLabels for TcpRouteLabels {
     fn encode(&self, out: &mut LabelWriter<'_>) {
         self.parent.encode(out);
         self.route.encode(out);
-        match self.target {
-            Some(target) => {
-                out.label("target_ip", target.ip());
-                out.label("target_port", target.port());
+        match self.dialled {
+            Some((ip, port)) => {
+                match ip {
+                    Some(ip) => out.label("target_ip", ip),
+                    None => out.label("target_ip", ""),
+                }
+                out.label("target_port", port);
             }
             // Linkerd fills it in only where hostname labels are switched on, which nothing here does.
             None => out.label("hostname", ""),
@@ -154,12 +157,12 @@ mod tests {
         let mut registry = Registry::new(Duration::from_secs(60));
         let metrics = TcpRouteMetrics::register(&mut registry);
         let meta = Arc::new(ResourceRef::of_default("all"));
-        let labels = |target| TcpRouteLabels {
+        let labels = |dialled| TcpRouteLabels {
             parent: Parent(meta.clone()),
             route: OutboundRoute(meta.clone()),
-            target,
+            dialled,
         };
-        let open = metrics.open(labels(Some("10.0.0.1:80".parse().unwrap())));
+        let open = metrics.open(labels(Some(("10.0.0.1".parse().ok(), 80))));
         metrics.open(labels(None)).failed("forbidden");
         let text = registry.encode(Instant::now());
         let tail = "route_name=\"all\",target_ip=\"10.0.0.1\",target_port=\"80\"} 1\n";
