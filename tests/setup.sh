@@ -22,6 +22,7 @@ wanted='
     h2load:nghttp2-client
     haproxy:haproxy
     node:nodejs
+    promtool:prometheus
 '
 
 PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin

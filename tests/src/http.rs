@@ -145,8 +145,15 @@ struct Shared {
     open: Mutex<bool>,
     opened: Condvar,
     closed: AtomicBool,
-    /// Requests that are still to be answered with 503.
-    failing: AtomicUsize,
+    failing: Mutex<Failing>,
+}
+
+/// Requests that are still to be answered with an error.
+#[derive(Debug, Default)]
+struct Failing {
+    path: String,
+    status: u16,
+    left: usize,
 }
 
 impl Echo {
@@ -182,12 +189,33 @@ impl Echo {
 
     /// Answers the next requests with 503, so many of them.
     pub fn fail(&self, requests: usize) {
-        self.shared.failing.store(requests, Ordering::Relaxed);
+        self.fail_at("/", 503, requests);
+    }
+
+    /// Answers the next requests whose paths begin like this with a status, so many of them, and all others well.
+    pub fn fail_at(&self, path: &str, status: u16, requests: usize) {
+        *self.shared.failing.lock().unwrap() = Failing {
+            path: path.to_owned(),
+            status,
+            left: requests,
+        };
     }
 
     /// Closes every connection that comes from now on.
     pub fn close(&self) {
         self.shared.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Failing {
+    /// The status that a request with this first line is answered with, if it fails.
+    fn next(&mut self, first: &str) -> Option<u16> {
+        let path = first.split(' ').nth(1)?;
+        if !path.starts_with(&self.path) {
+            return None;
+        }
+        self.left = self.left.checked_sub(1)?;
+        Some(self.status)
     }
 }
 
@@ -224,18 +252,10 @@ fn answer_all(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             .map(|(name, value)| format!("{name}: {value}\n"))
             .collect();
         let body = format!("{}\n{first}\n{lines}", shared.name);
-        let one_less = |left: usize| left.checked_sub(1);
-        let failing = shared
-            .failing
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
-        let status = if failing.is_ok() {
-            "503 Service Unavailable"
-        } else {
-            "200 OK"
-        };
+        let status = shared.failing.lock().unwrap().next(&first).unwrap_or(200);
         write!(
             writer,
-            "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status} \r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )?;
     }

@@ -5,6 +5,7 @@ mod access;
 mod control_plane;
 mod differential;
 mod drain;
+mod examples;
 mod h2_abuse;
 mod hostile;
 mod http1;

@@ -1,41 +1,38 @@
-//! What routes, annotations and ServiceProfiles say of outbound requests, through two proxies and changed under load.
+//! What routes, annotations and ServiceProfiles say of outbound requests, through two proxies. `examples` has more.
 
 use std::net::SocketAddr;
 
 use outrigger_e2e::http::{self, Echo, Response};
-use outrigger_e2e::load::Load;
 use outrigger_e2e::mesh::{Mesh, Meshed, until_status};
 use outrigger_e2e::metrics::Metrics;
 use outrigger_e2e::wait;
 
-/// Two versions of a service, each in a pod of its own, and a client.
-struct Versions {
+/// A service, and a client.
+struct Stage {
     mesh: Mesh,
     client: Meshed,
-    _servers: [Meshed; 2],
-    apps: [Echo; 2],
+    _server: Meshed,
+    app: Echo,
     web: SocketAddr,
 }
 
-fn versions() -> Versions {
+fn stage() -> Stage {
     let mesh = Mesh::start();
-    let one = mesh.pod("one").ports(&[8080]).meshed();
-    let two = mesh.pod("two").ports(&[8080]).meshed();
+    let server = mesh.pod("server").ports(&[8080]).meshed();
     let client = mesh.pod("client").meshed();
-    let web = mesh.service("web", 80, &[(&one, 8080)]);
-    mesh.service("web-v2", 80, &[(&two, 8080)]);
-    let apps = [Echo::serve(&one, 8080), Echo::serve(&two, 8080)];
+    let web = mesh.service("web", 80, &[(&server, 8080)]);
+    let app = Echo::serve(&server, 8080);
     until_status(&client, web, "web", 200);
-    Versions {
+    Stage {
         mesh,
         client,
-        _servers: [one, two],
-        apps,
+        _server: server,
+        app,
         web,
     }
 }
 
-impl Versions {
+impl Stage {
     fn get(&self, path: &str, headers: &[&str]) -> Response {
         let headers: Vec<_> = headers.iter().copied().chain(["connection: close"]).collect();
         http::get(&self.client, self.web, "web", path, &headers)
@@ -63,49 +60,8 @@ fn route(name: &str, annotations: &str, rules: &str) -> String {
 const ALL_TO_ONE: &str = "    - backendRefs: [{name: web, port: 80}]\n";
 
 #[test]
-fn the_share_of_a_new_version_changes_under_load_and_no_request_fails() {
-    let versions = versions();
-    let load = Load::start(&versions.client, versions.web);
-    for (old, new) in [(90, 10), (50, 50), (0, 100), (100, 0)] {
-        let backends = format!(
-            "    - backendRefs: [{{name: web, port: 80, weight: {old}}}, {{name: web-v2, port: 80, weight: {new}}}]\n"
-        );
-        versions
-            .mesh
-            .write("canary.yaml", &route("canary", "", &backends));
-        let before = versions.apps[1].requests();
-        if new > 0 {
-            wait::until("the new version to get requests", || {
-                (versions.apps[1].requests() > before + 20).then_some(())
-            });
-        }
-        load.wait_for(200);
-    }
-    assert_eq!(load.stop(), [] as [String; 0]);
-}
-
-#[test]
-fn headers_decide_which_version_answers() {
-    let versions = versions();
-    let rules = "    - matches: [{headers: [{name: x-version, value: v2}]}]\n      \
-                 backendRefs: [{name: web-v2, port: 80}]\n"
-        .to_owned()
-        + ALL_TO_ONE;
-    versions.mesh.write("header.yaml", &route("header", "", &rules));
-    wait::until("the second version to answer", || {
-        versions
-            .get("/", &["x-version: v2"])
-            .body
-            .starts_with("two")
-            .then_some(())
-    });
-    assert!(versions.get("/", &[]).body.starts_with("one"));
-    assert!(versions.get("/", &["x-version: v3"]).body.starts_with("one"));
-}
-
-#[test]
 fn filters_edit_redirect_and_fail() {
-    let versions = versions();
+    let stage = stage();
     let rules = "    - matches: [{path: {type: PathPrefix, value: /edited}}]\n      \
          filters:\n        \
          - {type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: x-a, value: b}], remove: [x-gone]}}\n        \
@@ -116,68 +72,68 @@ fn filters_edit_redirect_and_fail() {
          path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}]\n"
         .to_owned()
         + ALL_TO_ONE;
-    versions.mesh.write("filters.yaml", &route("filters", "", &rules));
-    versions.until("the edit", "/edited", |response| {
+    stage.mesh.write("filters.yaml", &route("filters", "", &rules));
+    stage.until("the edit", "/edited", |response| {
         response.header("x-answer") == "edited"
     });
-    let edited = versions.get("/edited", &["x-gone: here"]);
+    let edited = stage.get("/edited", &["x-gone: here"]);
     assert!(
         edited.body.contains("x-a: b") && !edited.body.contains("x-gone"),
         "{edited:?}"
     );
-    let moved = versions.get("/old/page?q=1", &[]);
+    let moved = stage.get("/old/page?q=1", &[]);
     assert_eq!(
         (moved.status, moved.header("location")),
         (301, "http://new.example/new/page?q=1")
     );
-    assert_eq!(versions.get("/plain", &[]).header("x-answer"), "");
+    assert_eq!(stage.get("/plain", &[]).header("x-answer"), "");
 }
 
 #[test]
 fn failures_are_tried_again_as_often_as_the_route_says() {
-    let versions = versions();
+    let stage = stage();
     let annotations = "retry.linkerd.io/http: 5xx, retry.linkerd.io/limit: \"2\"";
-    versions
+    stage
         .mesh
         .write("retries.yaml", &route("retries", annotations, ALL_TO_ONE));
     let route = [("route_name", "retries")];
     let requests = "outbound_http_route_request_statuses_total";
-    versions.until("the route", "/", |_| versions.metric(requests, &route) > 0.0);
-    versions.apps[0].fail(2);
-    assert_eq!(versions.get("/", &[]).status, 200);
+    stage.until("the route", "/", |_| stage.metric(requests, &route) > 0.0);
+    stage.app.fail(2);
+    assert_eq!(stage.get("/", &[]).status, 200);
     assert_eq!(
-        versions.metric("outbound_http_route_retry_requests_total", &route),
+        stage.metric("outbound_http_route_retry_requests_total", &route),
         2.0
     );
     assert_eq!(
-        versions.metric("outbound_http_route_retry_successes_total", &route),
+        stage.metric("outbound_http_route_retry_successes_total", &route),
         1.0
     );
-    versions.apps[0].fail(3);
-    assert_eq!(versions.get("/", &[]).status, 503);
+    stage.app.fail(3);
+    assert_eq!(stage.get("/", &[]).status, 503);
     assert_eq!(
-        versions.metric("outbound_http_route_retry_limit_exceeded_total", &route),
+        stage.metric("outbound_http_route_retry_limit_exceeded_total", &route),
         1.0
     );
     let failed = [("route_name", "retries"), ("http_status", "503")];
-    assert_eq!(versions.metric(requests, &failed), 1.0);
+    assert_eq!(stage.metric(requests, &failed), 1.0);
     assert_eq!(
-        versions.metric("outbound_http_route_backend_response_statuses_total", &failed),
+        stage.metric("outbound_http_route_backend_response_statuses_total", &failed),
         5.0
     );
 }
 
 #[test]
 fn what_takes_too_long_is_answered_with_504_and_says_why() {
-    let versions = versions();
+    let stage = stage();
     let annotations = "timeout.linkerd.io/request: 300ms";
-    versions
+    stage
         .mesh
         .write("timeouts.yaml", &route("timeouts", annotations, ALL_TO_ONE));
     let route = [("route_name", "timeouts")];
     let requests = "outbound_http_route_request_statuses_total";
-    versions.until("the route", "/", |_| versions.metric(requests, &route) > 0.0);
-    let late = versions.get(http::GATE, &[]);
+    stage.until("the route", "/", |_| stage.metric(requests, &route) > 0.0);
+    let late = stage.get(http::GATE, &[]);
     assert_eq!(late.status, 504);
     let error = late.header("l5d-proxy-error");
     assert!(
@@ -185,9 +141,9 @@ fn what_takes_too_long_is_answered_with_504_and_says_why() {
         "{error}"
     );
     let late = [("route_name", "timeouts"), ("error", "REQUEST_TIMEOUT")];
-    assert_eq!(versions.metric(requests, &late), 1.0);
-    versions.apps[0].open_gate();
-    assert_eq!(versions.get(http::GATE, &[]).status, 200);
+    assert_eq!(stage.metric(requests, &late), 1.0);
+    stage.app.open_gate();
+    assert_eq!(stage.get(http::GATE, &[]).status, 200);
 }
 
 #[test]
@@ -223,19 +179,19 @@ fn an_endpoint_that_keeps_failing_is_shut_and_comes_back() {
 
 #[test]
 fn a_service_profile_times_and_retries_its_routes() {
-    let versions = versions();
+    let stage = stage();
     let profile = "apiVersion: linkerd.io/v1alpha2\nkind: ServiceProfile\n\
          metadata: {name: web.demo.svc.cluster.local, namespace: demo}\n\
          spec:\n  retryBudget: {retryRatio: 0.2, minRetriesPerSecond: 10, ttl: 10s}\n  routes:\n    \
          - {name: gate, condition: {pathRegex: /gate}, timeout: 300ms}\n    \
          - {name: all, condition: {pathRegex: '/.*'}, isRetryable: true}\n";
-    versions.mesh.write("profile.yaml", profile);
+    stage.mesh.write("profile.yaml", profile);
     let all = [("rt_route", "all")];
-    versions.until("the profile", "/", |_| {
-        versions.metric("route_request_total", &all) > 0.0
+    stage.until("the profile", "/", |_| {
+        stage.metric("route_request_total", &all) > 0.0
     });
-    versions.apps[0].fail(3);
-    let seen = versions.get("/", &[]);
+    stage.app.fail(3);
+    let seen = stage.get("/", &[]);
     assert_eq!(seen.status, 200);
     assert!(
         seen.body
@@ -243,11 +199,11 @@ fn a_service_profile_times_and_retries_its_routes() {
         "{}",
         seen.body
     );
-    assert_eq!(versions.metric("route_retryable_total", &all), 3.0);
+    assert_eq!(stage.metric("route_retryable_total", &all), 3.0);
     let failed = [("rt_route", "all"), ("status_code", "503")];
-    assert_eq!(versions.metric("route_actual_response_total", &failed), 3.0);
-    assert_eq!(versions.metric("route_response_total", &failed), 0.0);
-    let late = versions.get(http::GATE, &[]);
+    assert_eq!(stage.metric("route_actual_response_total", &failed), 3.0);
+    assert_eq!(stage.metric("route_response_total", &failed), 0.0);
+    let late = stage.get(http::GATE, &[]);
     assert_eq!(late.status, 504);
     assert!(
         late.header("l5d-proxy-error").contains("HTTP response timeout"),

@@ -281,6 +281,201 @@ fn detection_authorization_process_and_certificate_are_there() {
     );
 }
 
+#[test]
+fn routes_balancers_and_zones_are_there() {
+    let (_mesh, server, client, _, _) = scrapes();
+    client.sh("curl -s -o /dev/null -d hello http://web.demo.svc.cluster.local/");
+    let (at_client, at_server) = (Metrics::of(&client), Metrics::of(&server));
+    let parent = [
+        "parent_group",
+        "parent_kind",
+        "parent_namespace",
+        "parent_name",
+        "parent_port",
+        "parent_section_name",
+    ];
+    let route = ["route_group", "route_kind", "route_namespace", "route_name"];
+    let backend = [
+        "backend_group",
+        "backend_kind",
+        "backend_namespace",
+        "backend_name",
+        "backend_port",
+        "backend_section_name",
+    ];
+    let of_route = [&parent[..], &route].concat();
+    let of_backend = [&parent[..], &backend].concat();
+    let of_balancer = [&of_backend[..], &["logical", "concrete"]].concat();
+    let inbound = [
+        "parent_group",
+        "parent_kind",
+        "parent_name",
+        "parent_port",
+        "route_group",
+        "route_kind",
+        "route_name",
+    ];
+    let with = |labels: &[&'static str], more: &[&'static str]| [labels, more].concat();
+    for (metrics, family, labels, sum) in [
+        (&at_server, "inbound_http_requests_total", inbound.to_vec(), 3.0),
+        (
+            &at_server,
+            "inbound_http_request_duration_seconds_count",
+            inbound.to_vec(),
+            3.0,
+        ),
+        (
+            &at_server,
+            "inbound_http_response_duration_seconds_count",
+            inbound.to_vec(),
+            3.0,
+        ),
+        (
+            &at_server,
+            "inbound_http_request_frame_size_bytes_sum",
+            inbound.to_vec(),
+            5.0,
+        ),
+        (
+            &at_server,
+            "inbound_http_response_frame_size_bytes_count",
+            inbound.to_vec(),
+            3.0,
+        ),
+        (
+            &at_server,
+            "inbound_http_statuses_total",
+            with(&inbound, &["status"]),
+            3.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_route_request_frame_size_bytes_sum",
+            with(&of_route, &["hostname"]),
+            5.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_route_backend_response_frame_size_bytes_count",
+            with(&of_route, &backend),
+            2.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_balancer_endpoints",
+            with(&of_backend, &["endpoint_state"]),
+            1.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_balancer_p2c_endpoints",
+            of_backend.clone(),
+            1.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_balancer_p2c_updates_total",
+            with(&of_backend, &["op"]),
+            1.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_balancer_queue_length",
+            of_backend.clone(),
+            0.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_balancer_queue_requests_total",
+            of_backend.clone(),
+            2.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_balancer_queue_latency_seconds_count",
+            of_backend.clone(),
+            2.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_balancer_queue_gate_open_total",
+            of_backend.clone(),
+            1.0,
+        ),
+        (
+            &at_client,
+            "outbound_http_balancer_queue_gate_timeout_seconds",
+            of_backend,
+            3.0,
+        ),
+        (
+            &at_client,
+            "outbound_tcp_route_open_total",
+            with(&of_route, &["target_ip", "target_port"]),
+            1.0,
+        ),
+        (
+            &at_client,
+            "outbound_tcp_route_close_total",
+            with(&of_route, &["target_ip", "target_port", "error"]),
+            1.0,
+        ),
+    ] {
+        assert_labels(metrics, family, &[], &labels);
+        assert_eq!(metrics.sum(family, &[]), sum, "{family}:\n{}", metrics.text);
+    }
+    let pipe = [("backend_name", "pipe")];
+    let requests = "outbound_tcp_balancer_queue_requests_total";
+    assert_labels(&at_client, requests, &pipe, &of_balancer);
+    assert_eq!(at_client.sum(requests, &pipe), 1.0);
+    let cost = "outbound_tcp_transfer_cost_bytes_total";
+    assert_labels(&at_client, cost, &[], &["op", "zone_locality"]);
+    assert!(
+        at_client.sum(cost, &[("op", "Send")]) >= 13.0,
+        "{}",
+        at_client.text
+    );
+}
+
+#[test]
+fn prometheus_scrapes_and_its_linter_reads_both_sides() {
+    let (_mesh, server, client, at_client, at_server) = scrapes();
+    for (pod, metrics) in [(&client, at_client), (&server, at_server)] {
+        pod.file("metrics.txt", &metrics.text);
+        // What it prints are its opinions of Linkerd's names; what can't be read is an error.
+        let opinions = pod.sh("promtool check metrics <metrics.txt 2>&1 || [ $? -eq 3 ]");
+        for opinion in opinions.lines() {
+            let of_names = opinion.ends_with("_total no help text")
+                || opinion == "response_latency_ms metric names should not contain abbreviated units";
+            assert!(of_names, "{opinion}");
+        }
+    }
+    // Prometheus itself asks for OpenMetrics.
+    let targets = format!("['{}:4191', '{}:4191']", client.ip(), server.ip());
+    server.file(
+        "prometheus.yaml",
+        format!("scrape_configs: [{{job_name: mesh, scrape_interval: 1s, static_configs: [{{targets: {targets}}}]}}]"),
+    );
+    let argv = [
+        "prometheus",
+        "--config.file=prometheus.yaml",
+        "--storage.tsdb.path=data",
+        "--web.listen-address=127.0.0.1:9090",
+    ];
+    let mut prometheus = server.start("prometheus", "nobody", &argv, &[]);
+    prometheus.until_logged("ready to receive web requests");
+    let found = |query: &str| {
+        server.sh(&format!(
+            "curl -sG --data-urlencode 'query={query}' 127.0.0.1:9090/api/v1/query"
+        ))
+    };
+    wait::until("both proxies to be scraped without an error", || {
+        found("sum(up)").contains("\"2\"]").then_some(())
+    });
+    let asked = found("sum(request_total{direction=\"outbound\"})");
+    assert!(asked.contains("\"1\"]"), "{asked}");
+}
+
 /// The labels of a series, in any order; those of the endpoint (`dst_…`) are the control plane's to choose.
 fn assert_labels(metrics: &Metrics, name: &str, some: &[(&str, &str)], expected: &[&str]) {
     let mut names = metrics.label_names(name, some);
