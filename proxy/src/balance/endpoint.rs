@@ -145,7 +145,7 @@ impl Endpoint {
         match breaker.map_or(0, |breaker| breaker.shut_until.load(Ordering::Relaxed)) {
             NEVER => Standing::Probation,
             until if until > now => Standing::Shut,
-            _ if !self.is_reachable(now) => Standing::Unreachable,
+            _ if !self.is_reachable() => Standing::Unreachable,
             _ => Standing::Ready,
         }
     }

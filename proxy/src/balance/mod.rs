@@ -205,7 +205,11 @@ impl Balancer {
         };
         let Ok(picked) = timeout(fail_fast, arrival).await else {
             waiting.failed();
-            return Err(Fault::because(Kind::FailFast, Side::Proxy, self.endpoints.get().why_none()));
+            return Err(Fault::because(
+                Kind::FailFast,
+                Side::Proxy,
+                self.endpoints.get().why_none(),
+            ));
         };
         waiting.served();
         Ok(picked)
@@ -284,7 +288,10 @@ mod tests {
             ),
         ] {
             publisher.set(endpoints);
-            let fault = balancer.pick(Instant::now(), FAIL_FAST, &BalancerHandles::unseen()).await.unwrap_err();
+            let fault = balancer
+                .pick(Instant::now(), FAIL_FAST, &BalancerHandles::unseen())
+                .await
+                .unwrap_err();
             let text = chain(&fault);
             assert!(
                 text.starts_with("service in fail-fast: ") && text.contains(why),

@@ -512,8 +512,10 @@ mod tests {
     use crate::http::pool;
     use crate::outbound::metrics::Metrics;
     use crate::telemetry::Registry;
+    use crate::telemetry::balancer::BalancerMetrics;
     use crate::telemetry::http::HttpMetrics;
     use crate::telemetry::route::RouteMetrics;
+    use crate::telemetry::tcp_route::TcpRouteMetrics;
     use crate::telemetry::transport::TransportMetrics;
     use crate::tls::testing::Ca;
     use outrigger_policy::breaker::{Accrual, BreakerPolicy, Outcome};
@@ -534,6 +536,8 @@ mod tests {
             metrics: Metrics::register(&mut registry),
             http: HttpMetrics::register(&mut registry),
             routes: RouteMetrics::register(&mut registry),
+            tcp_routes: TcpRouteMetrics::register(&mut registry),
+            balancers: BalancerMetrics::register(&mut registry),
             transport: TransportMetrics::register(&mut registry),
             pools: pool::testing::metrics(),
         };

@@ -15,9 +15,9 @@ use crate::net::detect::tls::Hello;
 use crate::net::detect::{self, Seen};
 use crate::net::io::{Io, Meter, Socket};
 use crate::outbound::backends::Backend;
+use crate::outbound::dialled::Dialled;
 use crate::outbound::report::{self, Report};
 use crate::outbound::router::Opaque;
-use crate::outbound::target::Dialled;
 use crate::telemetry::tcp_route::Flow;
 
 /// Endpoints tried for one connection.

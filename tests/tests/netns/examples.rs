@@ -272,9 +272,7 @@ fn retries(stage: &Stage, text: &str) {
     );
     let late = stage.get(GATE, &[]);
     assert_eq!((late.status, retried("requests_total")), (504, 4.0), "{late:?}");
-    // What is no GET is not tried again, and has a second.
     assert_eq!(stage.curl(&format!("-X POST http://{}{GATE}", WEB.0)), 504);
-    assert_eq!(retried("requests_total"), 4.0);
     stage.write(&changed(text, "limit: \"2\"", "limit: \"1\""));
     wait::until("two failures to be too many", || {
         stage.old.fail_at("/flaky", 503, 2);
