@@ -477,7 +477,7 @@ fn prometheus_scrapes_and_its_linter_reads_both_sides() {
     wait::until("both proxies to be scraped without an error", || {
         found("sum(up)").contains("\"2\"]").then_some(())
     });
-    let asked = found("sum(request_total{direction=\"outbound\",server_id!=\"\"})");
+    let asked = found("sum(request_total{direction=\"outbound\",authority!=\"\"})");
     assert!(asked.contains("\"1\"]"), "{asked}");
 }
 
