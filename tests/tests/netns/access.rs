@@ -5,9 +5,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use hyper::Version;
 use outrigger_e2e::http::{self, Echo, Response};
 use outrigger_e2e::mesh::{Mesh, Meshed, until_status};
 use outrigger_e2e::metrics::Metrics;
+use outrigger_e2e::steady::Steady;
 use outrigger_e2e::{app, wait};
 
 /// Marks what it lets through, and sends `/old` elsewhere.
@@ -157,6 +159,10 @@ fn a_network_may_connect_without_the_mesh_until_its_connections_are_cut() {
         connects(&guest, server.addr(3306)).is_none().then_some(())
     });
     let mut held = connects(&colleague, server.addr(3306)).unwrap();
+    let cut = [("srv_name", "mariadb"), ("target_port", "3306")];
+    let terminated = || Metrics::of(&server).sum("inbound_tcp_authz_terminate_total", &cut);
+    // The guest's last connection may have been open still when the first policy came.
+    let before = terminated();
     mesh.write(
         "access.yaml",
         &example("by-network.yaml")
@@ -164,11 +170,7 @@ fn a_network_may_connect_without_the_mesh_until_its_connections_are_cut() {
             .replace("10.77.1.13", "192.0.2.1"),
     );
     assert_eq!(held.read(&mut [0; 8]).unwrap_or(0), 0, "it has been cut");
-    let cut = [("srv_name", "mariadb"), ("target_port", "3306")];
-    assert_eq!(
-        Metrics::of(&server).sum("inbound_tcp_authz_terminate_total", &cut),
-        1.0
-    );
+    assert_eq!(terminated(), before + 1.0);
 }
 
 /// A connection over which a byte has come back.
@@ -248,4 +250,49 @@ fn filters_of_a_servers_route_edit_headers_and_redirect() {
         (301, "http://web/new/a?b=c")
     );
     until_told(&client, "redirected");
+}
+
+#[test]
+fn policies_change_under_load_and_whom_all_of_them_admit_never_notices() {
+    let (mesh, server, client, web) = web();
+    let other = mesh.pod("other").meshed();
+    let db = mesh.service("db", 3306, &[(&server, 3306)]);
+    app::pipe(&server, 3306, "");
+    let load = Steady::start(&client, web, Version::HTTP_11, 30);
+    let others = |path| get(&other, web, path).status;
+    let until = |path, status| {
+        wait::until(&format!("{status} for {path}"), || {
+            (others(path) == status).then_some(())
+        });
+    };
+    mesh.write("access.yaml", &example("one-account.yaml"));
+    until("/", 403);
+    mesh.write("access.yaml", &example("audit.yaml"));
+    until("/", 200);
+    mesh.write("access.yaml", &example("per-route.yaml"));
+    until("/admin", 403);
+    assert_eq!(others("/"), 200);
+    mesh.write("access.yaml", &example("rate-limit.yaml"));
+    // Its identity has ten a second, the client's fifty.
+    until("/", 429);
+    let for_db = example("one-account.yaml").replace("port: http", "port: mysql");
+    mesh.write("access.yaml", &for_db);
+    wait::until("the other account to be refused", || {
+        connects(&other, db).is_none().then_some(())
+    });
+    let mut held = connects(&client, db).unwrap();
+    mesh.write(
+        "access.yaml",
+        &for_db.replace("name: client\n---", "name: other\n---"),
+    );
+    assert_eq!(held.read(&mut [0; 8]).unwrap_or(0), 0, "it has been cut");
+    let cut = [
+        ("srv_name", "web"),
+        ("target_port", "3306"),
+        ("client_id", client.identity()),
+    ];
+    let terminated = Metrics::of(&server).sum("inbound_tcp_authz_terminate_total", &cut);
+    assert_eq!(terminated, 1.0);
+    assert!(connects(&other, db).is_some());
+    assert_eq!(load.stop().failures, [] as [String; 0]);
 }

@@ -322,7 +322,11 @@ fn fault_injection(stage: &Stage, text: &str) {
 
 fn circuit_breaking(stage: &Stage, text: &str) {
     let states = |state| {
-        let of = [("protocol", "http"), ("backend_name", "guarded"), ("state", state)];
+        let of = [
+            ("protocol", "http"),
+            ("backend_name", "guarded"),
+            ("state", state),
+        ];
         stage.metric("outrigger_balancer_endpoints", &of)
     };
     let guarded = || stage.get_from(GUARDED.into(), "/guarded", &[]).status;
