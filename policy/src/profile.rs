@@ -94,7 +94,7 @@ pub enum Lookup {
 /// address that the application dialled (`default:fallback` without a profile). The routes of a ServiceProfile replace
 /// those of the policy for HTTP, its overrides those for HTTP and for opaque traffic; TLS routes stay.
 pub fn effective(dialled: SocketAddr, profile: Option<&Profile>, lookup: &Lookup) -> OutboundPolicy {
-    let mut policy = match (lookup, profile) {
+    let policy = match (lookup, profile) {
         (Lookup::Found(policy), _) => policy.clone(),
         (Lookup::NotFound, Some(profile)) => {
             let endpoint = profile
@@ -105,16 +105,50 @@ pub fn effective(dialled: SocketAddr, profile: Option<&Profile>, lookup: &Lookup
         }
         (Lookup::NotFound, None) => forward("fallback", Endpoint::bare(dialled)),
     };
-    let Some(profile) = profile else { return policy };
+    match profile {
+        Some(profile) => under(profile, policy, dialled.port()),
+        None => policy,
+    }
+}
+
+/// Joins profile and policy of a name that a request gives, on this port. Without a policy the request goes to the
+/// profile's endpoint (`default:endpoint`), or to its service (`default:profile`). `None`: nobody has that name.
+pub fn by_name(port: u16, profile: Option<&Profile>, lookup: &Lookup) -> Option<OutboundPolicy> {
+    let policy = match (lookup, profile) {
+        (Lookup::Found(policy), _) => policy.clone(),
+        (Lookup::NotFound, None) => return None,
+        (Lookup::NotFound, Some(profile)) => match (&profile.endpoint, &profile.fully_qualified_name) {
+            (Some(endpoint), _) => forward("endpoint", endpoint.clone()),
+            (None, Some(name)) => {
+                let (meta, authority) = (
+                    Arc::new(ResourceRef::of_default("profile")),
+                    format!("{name}:{port}").into(),
+                );
+                let backend = balanced(&meta, &authority);
+                OutboundPolicy {
+                    authority,
+                    ..to_all(meta, backend)
+                }
+            }
+            (None, None) => return None,
+        },
+    };
+    Some(match profile {
+        Some(profile) => under(profile, policy, port),
+        None => policy,
+    })
+}
+
+/// A policy with what a profile says of its destination on this port.
+fn under(profile: &Profile, mut policy: OutboundPolicy, port: u16) -> OutboundPolicy {
     if let Some(unsupported) = &profile.unsupported {
         policy.protocol = OutboundProtocol::Invalid(unsupported.clone());
         return policy;
     }
-    let lowered = Lowered::of(profile, dialled.port());
     if profile.opaque {
         policy.protocol = opaque(policy.protocol);
     }
-    match lowered {
+    match Lowered::of(profile, port) {
         Some(lowered) => lowered.replace(policy),
         None => policy,
     }
@@ -163,6 +197,11 @@ pub fn is_profile(route: &ResourceRef) -> bool {
 pub fn forward(name: &str, endpoint: Endpoint) -> OutboundPolicy {
     let meta = Arc::new(ResourceRef::of_default(name));
     let backend = Arc::new(Backend::new(meta.clone(), Dispatch::Forward(endpoint)));
+    to_all(meta, backend)
+}
+
+/// A policy that leads to one backend, whatever is spoken.
+fn to_all(meta: Arc<ResourceRef>, backend: Arc<Backend>) -> OutboundPolicy {
     let distribution = Distribution::FirstAvailable(vec![backend]);
     let table = RouteTable::catch_all(meta.clone(), OutboundRule::to(distribution.clone()));
     OutboundPolicy {
@@ -413,6 +452,47 @@ mod tests {
         let found = forward("policy", Endpoint::bare(DIALLED));
         let lookup = Lookup::Found(found.clone());
         assert_eq!(effective(DIALLED, Some(&profile), &lookup), found);
+    }
+
+    #[test]
+    fn a_name_without_a_policy_leads_where_its_profile_says() {
+        let by_name = |profile: Option<&Profile>| by_name(81, profile, &Lookup::NotFound);
+        assert_eq!(by_name(None), None);
+        assert_eq!(by_name(Some(&Profile::default())), None);
+        let endpoint = Profile {
+            endpoint: Some(Endpoint::bare(DIALLED)),
+            fully_qualified_name: Some("web.ns".into()),
+            ..Profile::default()
+        };
+        assert_eq!(
+            by_name(Some(&endpoint)),
+            Some(forward("endpoint", Endpoint::bare(DIALLED)))
+        );
+        let service = Profile {
+            endpoint: None,
+            ..endpoint
+        };
+        let policy = by_name(Some(&service)).unwrap();
+        assert_eq!(
+            (&*policy.parent.name, &*policy.authority),
+            ("profile", "web.ns:81")
+        );
+        let OutboundProtocol::Detect { http2, .. } = &policy.protocol else {
+            panic!("{policy:?}")
+        };
+        let to = balanced(&policy.parent, &"web.ns:81".into());
+        let (_, rule) = http2.rules().next().unwrap();
+        assert_eq!(rule.backends, Ok(Distribution::FirstAvailable(vec![to])));
+    }
+
+    #[test]
+    fn a_name_with_a_policy_follows_it_as_an_address_does() {
+        let found = policy(OutboundProtocol::Http2(RouteTable { routes: vec![] }));
+        for profile in [None, Some(books()), Some(split()), Some(opaque_profile())] {
+            let profile = profile.as_ref();
+            let by_address = effective(DIALLED, profile, &found);
+            assert_eq!(by_name(DIALLED.port(), profile, &found), Some(by_address));
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::config::http::{self, Http2Client};
 use crate::config::row::OptionalVar;
 use crate::config::socket::Connect;
 use crate::config::traffic::{Inbound, Outbound};
-use crate::config::value::{DefaultPolicy, HostPort, Networks, OptionalDuration, PortSet};
+use crate::config::value::{DefaultPolicy, HostPort, Networks, OptionalDuration, PortSet, Suffixes};
 use crate::config::vars;
 
 /// Where knowledge comes from.
@@ -59,6 +59,8 @@ pub struct Discovery {
     pub context: Arc<str>,
     /// Addresses that may have a service profile.
     pub profile_networks: Networks,
+    /// Names that may have one.
+    pub profile_suffixes: Suffixes,
     /// What holds for a port until the control plane has spoken.
     pub default_inbound: DefaultInbound,
 }
@@ -158,15 +160,15 @@ fn discovery(r: &mut Reader<'_>, detect_timeout: Duration) -> Option<Discovery> 
         &vars::POLICY_WORKLOAD,
         "the policy controller has to be told who asks",
     );
-    let (context, profile_networks) = (
-        r.read(&vars::DESTINATION_CONTEXT),
-        r.read(&vars::DESTINATION_PROFILE_NETWORKS),
-    );
+    let context = r.read(&vars::DESTINATION_CONTEXT);
+    let profile_networks = r.read(&vars::DESTINATION_PROFILE_NETWORKS);
+    let profile_suffixes = r.read(&vars::DESTINATION_PROFILE_SUFFIXES);
     let default_inbound = default_inbound(r, detect_timeout);
     Some(Discovery {
         workload: workload?,
         context,
         profile_networks,
+        profile_suffixes,
         default_inbound,
     })
 }

@@ -48,6 +48,8 @@ pub struct Outbound {
     pub http2_server: Http2Server,
     /// How long what is known of a destination is kept after its last use.
     pub discovery_idle: Duration,
+    /// Whether requests may name their destination (`l5d-dst-override`), as those of an ingress controller do.
+    pub ingress: bool,
     /// Whether `l5d-proxy-error`, `l5d-proxy-connection` and `grpc-message` are shown to the application.
     pub informational_headers: bool,
     /// The pod's addresses: endpoints with these are reached without TLS.
@@ -121,6 +123,7 @@ pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
         http2_client: http::client(r),
         http2_server: http::outbound_server(r),
         discovery_idle: r.read(&vars::OUTBOUND_DISCOVERY_IDLE_TIMEOUT),
+        ingress,
         informational_headers: !quiet.unwrap_or(ingress),
         local_ips: r.optional(&vars::INBOUND_IPS).unwrap_or_default(),
     }

@@ -382,6 +382,19 @@ pub enum Suffix {
     Name(DnsName),
 }
 
+impl Suffixes {
+    /// Whether a name is one of these, or below one.
+    pub fn contains(&self, name: &DnsName) -> bool {
+        self.0.iter().any(|suffix| match suffix {
+            Suffix::Any => true,
+            Suffix::Name(suffix) => name
+                .as_str()
+                .strip_suffix(suffix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
+        })
+    }
+}
+
 impl Value for Suffixes {
     const KIND: &'static str = "DNS suffixes";
 
@@ -702,6 +715,15 @@ mod tests {
         let name = |text| Suffix::Name(DnsName::parse(text).unwrap());
         let expected = Suffixes(vec![Suffix::Any, name("svc.cluster.local")]);
         assert_eq!(Suffixes::parse(".,SVC.cluster.local."), Ok(expected));
+    }
+
+    #[test]
+    fn a_suffix_holds_itself_and_what_is_below_it() {
+        let suffixes = Suffixes::parse("svc.cluster.local.").unwrap();
+        let holds = |name: &str| suffixes.contains(&DnsName::parse(name).unwrap());
+        assert!(holds("web.ns.svc.cluster.local") && holds("svc.cluster.local"));
+        assert!(!holds("evilsvc.cluster.local") && !holds("cluster.local"));
+        assert!(!Suffixes::default().contains(&DnsName::parse("web").unwrap()));
     }
 
     proptest! {

@@ -290,16 +290,17 @@ vars! {
         OUTBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE: usize;
     }
     section "Outbound traffic and labels" {
-        /// Whether the outbound side routes by the request's authority, as an ingress controller needs it.
-        INGRESS_MODE: bool = "false", not_built "ingress mode";
+        /// Whether requests from the application may name their destination in `l5d-dst-override: name[:port]`, as an ingress
+        /// controller has them do; others go where they were sent.
+        INGRESS_MODE: bool = "false";
         /// Whether `l5d-proxy-error`, `l5d-proxy-connection` and `grpc-message` are kept from the application. Unset: as `INGRESS_MODE`.
         OUTBOUND_DISABLE_INFORMATIONAL_HEADERS: bool;
         /// Whether outbound route metrics are labelled with the request's host name.
         OUTBOUND_METRICS_HOSTNAME_LABELS: bool = "false", not_built "host name labels";
         /// `unsafe` labels inbound metrics with the authority that the client chose.
         INBOUND_METRICS_AUTHORITY_LABELS: UnsafeLabels = "", not_built "authority labels";
-        /// Names that may have a service profile.
-        DESTINATION_PROFILE_SUFFIXES: Suffixes = "svc.cluster.local.", follows "discovery by name";
+        /// Names that may have a service profile; others, of those that requests or peer proxies give, are not asked about.
+        DESTINATION_PROFILE_SUFFIXES: Suffixes = "svc.cluster.local.";
         /// Addresses that may have a service profile.
         DESTINATION_PROFILE_NETWORKS: Networks = "";
         /// Names that the inbound side may carry on to, as a multicluster gateway.

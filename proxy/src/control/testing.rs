@@ -25,6 +25,7 @@ use tonic::Code;
 
 use crate::config::{
     self, Backoff, Connect, ControlAddr, DnsLifetime, Host, HostPort, Http2Client, Networks, StreamTimeouts,
+    Suffixes,
 };
 use crate::control::channel::Channel;
 use crate::control::discovery::Discovery;
@@ -201,6 +202,7 @@ pub(crate) fn discovery(fake: &Fake, default_inbound: config::DefaultInbound) ->
             workload: "the-workload".into(),
             context: "the-context".into(),
             profile_networks: Networks(["10.0.0.0/8".parse().unwrap()].into()),
+            profile_suffixes: Suffixes::default(),
             default_inbound,
         },
         stream_timeouts: StreamTimeouts::default(),

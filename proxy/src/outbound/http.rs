@@ -19,20 +19,20 @@ use crate::outbound::rule::Rule;
 use crate::outbound::shared::Outbound;
 use crate::outbound::target::Target;
 
-/// A connection of the application on which HTTP is spoken.
+/// A connection on which HTTP is spoken: the application's, or that of a peer proxy through a gateway.
 #[derive(Debug)]
-pub(super) struct Connection {
-    outbound: Arc<Outbound>,
+pub(crate) struct Connection {
+    pub(super) outbound: Arc<Outbound>,
     target: Arc<Target>,
-    pub(super) closing: Closing,
+    pub(crate) closing: Closing,
 }
 
 impl Connection {
-    pub(super) fn new(outbound: Arc<Outbound>, target: Arc<Target>) -> Arc<Self> {
+    pub(crate) fn new(outbound: Arc<Outbound>, target: Arc<Target>, closing: Closing) -> Arc<Self> {
         Arc::new(Self {
             outbound,
             target,
-            closing: Closing::default(),
+            closing,
         })
     }
 }
@@ -40,16 +40,12 @@ impl Connection {
 /// Carries one request from the application to a backend, and the answer back.
 ///
 /// An error is one that the client should see as such: an HTTP/2 stream that the server reset is reset here too.
-pub(super) async fn request(
+pub(crate) async fn request(
     connection: Arc<Connection>,
     mut request: Request<Body>,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     let outbound = &connection.outbound;
-    let asked = Asked {
-        version: request.version(),
-        grpc: request.version() == Version::HTTP_2 && headers::is_grpc(request.headers()),
-        informational: outbound.config.informational_headers,
-    };
+    let asked = asked(outbound, &request);
     let permit = match outbound.limit.enter() {
         Ok(permit) => permit,
         Err(fault) => return refuse(&connection, Exchange::refused(), fault, asked),
@@ -59,6 +55,15 @@ pub(super) async fn request(
     match forward(&connection, &router, asked, &mut request, &mut exchange).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => refuse(&connection, exchange, fault, asked),
+    }
+}
+
+/// How a request asks to be answered.
+pub(super) fn asked(outbound: &Outbound, request: &Request<Body>) -> Asked {
+    Asked {
+        version: request.version(),
+        grpc: request.version() == Version::HTTP_2 && headers::is_grpc(request.headers()),
+        informational: outbound.config.informational_headers,
     }
 }
 
@@ -115,7 +120,7 @@ fn route<'a>(router: &'a Router, request: &Request<Body>) -> Result<Found<'a, Ar
 }
 
 /// Answers a fault.
-fn refuse(
+pub(super) fn refuse(
     connection: &Connection,
     exchange: Exchange,
     fault: Fault,

@@ -7,6 +7,7 @@ pub mod builder;
 pub mod dialled;
 pub mod dispatch;
 pub mod http;
+pub mod ingress;
 pub mod kept;
 pub mod memory;
 pub mod metrics;
@@ -23,10 +24,14 @@ pub mod unchanged;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::future::Either;
 use tokio::net::TcpListener;
 
 use crate::control::DiscoveryError;
-use crate::error::{self, Fault, Kind, Side};
+use crate::error::{self, BoxError, Fault, Kind, Side};
+use crate::exchange::Exchange;
+use crate::http::body::{Body, Tracked};
+use crate::http::closing::Closing;
 use crate::http::{h2, http1};
 use crate::net::detect::first::{self, First, Patience};
 use crate::net::detect::http::Preface;
@@ -76,6 +81,10 @@ async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> 
         Protocol::Http1(_) => http1(outbound, target, io).await,
         Protocol::Http2(_) => http2(outbound, target, io).await,
         Protocol::Detect { opaque, .. } => detect(outbound, target.clone(), io, opaque).await,
+        // What is HTTP may name another destination.
+        Protocol::Opaque(route) if outbound.config.ingress => {
+            detect(outbound, target.clone(), io, route).await
+        }
         Protocol::Opaque(route) => {
             let flow = outbound.report.flow(route, Some(target.dialled()));
             Box::pin(tcp::opaque(io, route, flow, &outbound.config)).await
@@ -141,10 +150,10 @@ async fn detect(
 
 /// Serves HTTP/1 on a connection from the application.
 pub async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
-    let connection = Connection::new(outbound.clone(), target);
-    let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
+    let (closing, drain) = (Closing::default(), outbound.drain.clone());
+    let connection = Connection::new(outbound.clone(), target, closing.clone());
     let limits = outbound.config.head_limits;
-    let service = move |request| http::request(connection.clone(), request);
+    let service = move |request| request_of(&connection, request);
     let served = Box::pin(http1::server::serve(io, service, limits, closing, drain)).await;
     if let Some(fault) = served.as_ref().err().and_then(http1::server::refused) {
         outbound.report.http_error(&fault);
@@ -155,13 +164,25 @@ pub async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Res
 
 /// Serves HTTP/2 on a connection from the application.
 pub async fn http2(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Result<(), Fault> {
-    let connection = Connection::new(outbound.clone(), target);
-    let (closing, drain) = (connection.closing.clone(), outbound.drain.clone());
-    let service = move |request| http::request(connection.clone(), request);
+    let (closing, drain) = (Closing::default(), outbound.drain.clone());
+    let connection = Connection::new(outbound.clone(), target, closing.clone());
+    let service = move |request| request_of(&connection, request);
     let settings = &outbound.config.http2_server;
     let served = Box::pin(h2::server::serve(io, service, settings, closing, drain)).await;
     ended(served);
     Ok(())
+}
+
+/// One request. In ingress mode it is boxed, so that others keep no room for it.
+fn request_of(
+    connection: &Arc<Connection>,
+    request: ::http::Request<Body>,
+) -> impl Future<Output = Result<::http::Response<Tracked<Exchange>>, BoxError>> + use<> {
+    let connection = connection.clone();
+    match connection.outbound.config.ingress {
+        false => Either::Left(http::request(connection, request)),
+        true => Either::Right(Box::pin(ingress::request(connection, request))),
+    }
 }
 
 /// A client that goes away in the middle is no fault of anybody's here.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use outrigger_policy::name::NameAddr;
 use tokio::time::Instant;
 
 use crate::cache::Cache;
@@ -26,6 +27,8 @@ pub struct Outbound {
     pub(crate) discovery: Discovery,
     pub(crate) builder: Arc<Builder>,
     pub(crate) targets: Cache<SocketAddr, Target, DiscoveryError>,
+    /// Destinations that requests name, in ingress mode.
+    pub(crate) names: Cache<NameAddr, Target, DiscoveryError>,
     pub(crate) limit: Limit,
     /// For request bodies that may be sent again.
     pub(crate) memories: Memories,
@@ -47,6 +50,7 @@ impl Outbound {
     ) -> Arc<Self> {
         Arc::new(Self {
             targets: Cache::new(config.discovery_idle, MAX_TARGETS),
+            names: Cache::new(config.discovery_idle, MAX_TARGETS),
             limit: Limit::new(config.max_in_flight),
             memories,
             config,
@@ -62,6 +66,7 @@ impl Outbound {
     pub fn sweep(&self, now: Instant) {
         if self.discovery.is_connected() {
             self.targets.sweep(now);
+            self.names.sweep(now);
             self.builder.sweep(now);
         }
     }

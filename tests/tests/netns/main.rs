@@ -10,6 +10,7 @@ mod h2_abuse;
 mod hostile;
 mod http1;
 mod http2;
+mod ingress;
 mod lifecycle;
 mod mirrors;
 mod pools;

@@ -42,6 +42,7 @@ struct Sources {
     outbound: outbound_policy::Source,
     inbound: inbound_policy::Source,
     networks: target::Networks,
+    suffixes: config::Suffixes,
     runtime: Handle,
 }
 
@@ -102,6 +103,7 @@ impl Discovery {
                 profile: asked.profile_networks.clone(),
                 cluster: asked.default_inbound.cluster_networks.clone(),
             },
+            suffixes: asked.profile_suffixes.clone(),
             destination,
             policy,
             runtime: runtime.clone(),
@@ -136,11 +138,15 @@ impl Discovery {
         let Sources {
             profiles,
             outbound,
+            suffixes,
             runtime,
             ..
         } = &*self.0;
         let answers = target::Answers {
-            profile: profiles.watch(name, runtime),
+            profile: match suffixes.contains(&name.name) {
+                true => profiles.watch(name, runtime),
+                false => profile::none(),
+            },
             lookup: outbound.of_name(name, runtime),
         };
         target::by_name(name, join, answers, runtime).await
