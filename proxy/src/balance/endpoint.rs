@@ -381,6 +381,16 @@ pub(crate) mod testing {
     /// The same with a breaker.
     pub(crate) fn guarded(port: u16, params: Params, siblings: &Arc<Siblings>) -> Arc<Endpoint> {
         let addr = std::net::SocketAddr::from(([192, 0, 2, 1], port));
+        described(Description::bare(addr), params, siblings)
+    }
+
+    /// An endpoint as discovery may describe it.
+    pub(crate) fn described(
+        description: Description,
+        params: Params,
+        siblings: &Arc<Siblings>,
+    ) -> Arc<Endpoint> {
+        let addr = description.addr;
         let metrics = HttpMetrics::register(&mut Registry::new(Duration::from_secs(60)));
         let labels = EndpointLabels::Outbound {
             authority: None,
@@ -391,7 +401,7 @@ pub(crate) mod testing {
         let backoff = Backoff::try_new(Duration::from_secs(60), Duration::from_secs(60), 0.0).unwrap();
         let handles = Handles::new(&metrics, labels);
         Arc::new(Endpoint::new(
-            Description::bare(addr),
+            description,
             pool(addr),
             handles,
             params,

@@ -396,14 +396,13 @@ impl Builder {
     /// The peer proxy beside an endpoint, if it is meshed.
     fn peer(&self, description: &Description) -> Option<Peer> {
         let tls = description.tls.clone()?;
-        let (name, port) = match description.authority_override.as_deref().map(split_authority) {
-            Some((name, port)) => (
-                DnsName::parse(name).ok(),
-                port.or_else(|| NonZeroU16::new(description.addr.port())),
-            ),
-            None => (None, NonZeroU16::new(description.addr.port())),
+        let authority = description.authority_override.as_deref();
+        // A name is of use only with its port.
+        let (name, port) = match authority.map(split_authority) {
+            Some((name, Some(port))) => (DnsName::parse(name).ok(), Some(port)),
+            _ => (None, NonZeroU16::new(description.addr.port())),
         };
-        let wanted = description.transport_port.is_some() || name.is_some();
+        let wanted = description.transport_port.is_some() || authority.is_some();
         let opaque = description.hint == ProtocolHint::Opaque;
         let header = port
             .filter(|_| wanted)
@@ -519,6 +518,8 @@ mod tests {
     use crate::telemetry::transport::TransportMetrics;
     use crate::tls::testing::Ca;
     use outrigger_policy::breaker::{Accrual, BreakerPolicy, Outcome};
+    use outrigger_policy::endpoint::EndpointTls;
+    use outrigger_policy::name::Identity;
     use outrigger_policy::route::{Route, Rule as PolicyRule};
     use outrigger_proto::encode::endpoint::{update_add, update_remove};
     use std::time::Duration;
@@ -687,6 +688,31 @@ mod tests {
             assert!(!Arc::ptr_eq(pick(&balancer).await.endpoint(), &shut));
         }
         assert!(shut.is_shut());
+    }
+
+    #[tokio::test]
+    async fn a_transport_header_says_which_port_and_whose_where_the_authority_is_another() {
+        let fake = Fake::start().await;
+        let builder = builder(&fake);
+        let header = |transport_port: Option<u16>, authority: Option<&str>| {
+            let endpoint = Description {
+                tls: Some(EndpointTls {
+                    identity: Identity::parse("web.ns").unwrap(),
+                    server_name: DnsName::parse("web.ns").unwrap(),
+                }),
+                transport_port: transport_port.and_then(NonZeroU16::new),
+                authority_override: authority.map(Into::into),
+                ..at("192.0.2.1:80")
+            };
+            let header = builder.peer(&endpoint).unwrap().header;
+            header.map(|header| (header.port.get(), header.name.map(|name| name.to_string())))
+        };
+        let west = Some((81, Some("web.west".to_owned())));
+        assert_eq!(header(None, None), None);
+        assert_eq!(header(Some(4143), None), Some((80, None)));
+        assert_eq!(header(Some(4143), Some("web.west:81")), west);
+        assert_eq!(header(None, Some("web.west:81")), west);
+        assert_eq!(header(Some(4143), Some("web.west")), Some((80, None)));
     }
 
     #[tokio::test]

@@ -234,3 +234,63 @@ fn received(
     }
     Ok(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::endpoint::{Params, testing};
+    use outrigger_policy::endpoint::Endpoint as Description;
+    use outrigger_policy::outbound::LoadParams;
+    use std::sync::Arc;
+
+    fn endpoint(hint: ProtocolHint, authority: Option<&str>) -> Arc<Endpoint> {
+        let params = Params {
+            load: LoadParams::default(),
+            breaker: None,
+        };
+        let description = Description {
+            hint,
+            authority_override: authority.map(Into::into),
+            ..Description::bare("192.0.2.1:80".parse().unwrap())
+        };
+        testing::described(description, params, &Arc::default())
+    }
+
+    #[tokio::test]
+    async fn a_request_for_another_authority_says_so_where_its_version_does_and_is_itself_again_for_the_next()
+    {
+        let request = Request::get("/path")
+            .header("host", "web")
+            .header(DST_CANONICAL, "web:80");
+        let mut request = request.body(Body::Empty).unwrap();
+        let dialled = Dialled::Addr("192.0.2.9:80".parse().unwrap());
+        let mut origin = Origin::of(&request, false, &dialled);
+        let west = Some("web.west:81");
+
+        let carried = origin
+            .address(&mut request, &endpoint(ProtocolHint::Unknown, west))
+            .unwrap();
+        assert!(!carried && !request.headers().contains_key(DST_CANONICAL));
+        assert_eq!(
+            (request.uri().to_string(), &request.headers()[HOST]),
+            ("/path".into(), &"web.west:81".parse().unwrap())
+        );
+        origin.restore(&mut request);
+
+        let carried = origin
+            .address(&mut request, &endpoint(ProtocolHint::Http2, west))
+            .unwrap();
+        assert!(carried && request.version() == Version::HTTP_2);
+        assert_eq!(request.uri().authority().unwrap(), "web.west:81");
+        origin.restore(&mut request);
+
+        let carried = origin
+            .address(&mut request, &endpoint(ProtocolHint::Unknown, None))
+            .unwrap();
+        assert!(!carried && request.version() == Version::HTTP_11);
+        assert_eq!(
+            (request.uri().to_string(), &request.headers()[HOST]),
+            ("/path".into(), &"web".parse().unwrap())
+        );
+    }
+}

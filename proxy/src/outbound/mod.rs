@@ -80,14 +80,13 @@ async fn dispatch(outbound: &Arc<Outbound>, socket: Socket, dst: SocketAddr) -> 
     match &router.protocol {
         Protocol::Http1(_) => http1(outbound, target, io).await,
         Protocol::Http2(_) => http2(outbound, target, io).await,
-        Protocol::Detect { opaque, .. } => detect(outbound, target.clone(), io, opaque).await,
-        // What is HTTP may name another destination.
-        Protocol::Opaque(route) if outbound.config.ingress => {
-            detect(outbound, target.clone(), io, route).await
-        }
-        Protocol::Opaque(route) => {
+        // In ingress mode what is HTTP may name another destination.
+        Protocol::Opaque(route) if !outbound.config.ingress => {
             let flow = outbound.report.flow(route, Some(target.dialled()));
             Box::pin(tcp::opaque(io, route, flow, &outbound.config)).await
+        }
+        Protocol::Detect { opaque: route, .. } | Protocol::Opaque(route) => {
+            detect(outbound, target.clone(), io, route).await
         }
         Protocol::Tls(_) => Ok(()),
         Protocol::Invalid(why) => Err(Fault::because(Kind::Policy, Side::Control, why.to_string())),

@@ -19,4 +19,5 @@ mod routes;
 mod seen;
 mod slow;
 mod soak;
+mod streams;
 mod traffic;
