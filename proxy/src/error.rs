@@ -189,7 +189,7 @@ impl Kind {
             Self::FailFast => "service in fail-fast",
             Self::NoBackend => "service unavailable",
             Self::NoDispatcher => "backend has no dispatcher",
-            Self::Overloaded => "too many requests in flight",
+            Self::Overloaded => "too many requests in flight (LINKERD2_PROXY_*_MAX_IN_FLIGHT)",
             Self::Discovery => "the control plane did not answer",
             Self::Connect => "connection failed",
             Self::ConnectTimeout => "connect timed out",

@@ -1,5 +1,6 @@
 //! The record of one request and its response. It finishes exactly once, and then everybody is told.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -177,6 +178,12 @@ impl Exchange {
             picked: Some(picked),
             backend: backend.map(|backend| (backend.clone(), now)),
         });
+    }
+
+    /// The endpoint that has the request, outbound.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        let picked = self.attempt.as_ref()?.picked.as_ref()?;
+        Some(picked.endpoint().description().addr)
     }
 
     /// When the request arrived.

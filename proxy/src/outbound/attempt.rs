@@ -44,7 +44,6 @@ pub(super) async fn send(
     exchange: &mut Exchange,
     drain: &Drain,
 ) -> Result<Response<Body>, Fault> {
-    let place = |backend: &Backend| format!("route {}: backend {}: ", way.rule.meta, backend.meta);
     if !way.rule.policy.filters.is_empty()
         && let Some(answer) = Box::pin(filtered(&way.rule.policy.filters, way, deadline, request)).await?
     {
@@ -73,13 +72,32 @@ pub(super) async fn send(
         fail_fast: way.fail_fast,
         dialled: way.dialled,
     };
-    let mut sent = pin!(dispatch::send(leg, prepared, request, exchange, drain));
-    // By reference: a future that is passed on by value is kept twice.
-    let sent = attempt.headers(sent.as_mut()).await;
-    let mut response = sent.flatten().map_err(|fault| fault.at(|| place(backend)))?;
+    let sent = {
+        let mut sent = pin!(dispatch::send(leg, prepared, request, exchange, drain));
+        // By reference: a future that is passed on by value is kept twice.
+        attempt.headers(sent.as_mut()).await
+    };
+    let mut response = sent
+        .flatten()
+        .map_err(|fault| placed(fault, way.rule, backend, exchange))?;
     filter::response(&backend.filters, response.headers_mut());
     filter::response(&way.rule.policy.filters, response.headers_mut());
     Ok(response.map(|body| attempt.deadline().body(body)))
+}
+
+/// A fault with where it happened. Who is late is the endpoint that has the request, if one has it.
+fn placed(fault: Fault, rule: &Rule, backend: &Backend, exchange: &Exchange) -> Fault {
+    let late = match fault.kind {
+        Kind::Timeout(_) => exchange.endpoint(),
+        _ => None,
+    };
+    fault.at(|| {
+        let place = format!("route {}: backend {}: ", rule.meta, backend.meta);
+        match late {
+            Some(endpoint) => format!("{place}endpoint {endpoint}: "),
+            None => place,
+        }
+    })
 }
 
 /// Does to a request what filters say, and waits if they say so. `Some`: one of them has answered it.

@@ -137,7 +137,7 @@ fn what_takes_too_long_is_answered_with_504_and_says_why() {
     assert_eq!(late.status, 504);
     let error = late.header("l5d-proxy-error");
     assert!(
-        error.contains("request timeout: 300ms") && error.contains("timeouts"),
+        error.contains("request timeout: 300ms") && error.contains("timeouts") && error.contains("endpoint "),
         "{error}"
     );
     let late = [("route_name", "timeouts"), ("error", "REQUEST_TIMEOUT")];

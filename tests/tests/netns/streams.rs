@@ -58,10 +58,10 @@ fn tls_of_applications_goes_by_its_server_name() {
     assert_eq!(ask("a.example").unwrap(), b"from one");
     assert!(ask("elsewhere.test").is_err());
     let refused = [("error", "no_route")];
-    assert_eq!(
-        Metrics::of(&two.client).sum("outbound_tcp_errors_total", &refused),
-        1.0
-    );
+    wait::until("the refusal to be counted", || {
+        let count = Metrics::of(&two.client).sum("outbound_tcp_errors_total", &refused);
+        (count == 1.0).then_some(())
+    });
 }
 
 #[test]
@@ -91,13 +91,14 @@ fn who_waits_for_endpoints_in_vain_is_told_how_many_there_are_and_what_to_look_a
     let fail_fast = "LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT";
     let client = mesh.pod("client").env(fail_fast, "100ms").meshed();
     let empty = mesh.service("empty", 80, &[]);
-    let answer = http::get(&client, empty, "empty", "/", &["connection: close"]);
-    let error = answer.header("l5d-proxy-error");
-    assert_eq!(answer.status, 504);
-    assert!(
-        error.contains("service in fail-fast: no endpoints: look whether pods are selected"),
-        "{error}"
-    );
+    wait::until("the reason", || {
+        let answer = http::get(&client, empty, "empty", "/", &["connection: close"]);
+        assert_eq!(answer.status, 504);
+        let error = answer.header("l5d-proxy-error");
+        error
+            .contains("service in fail-fast: no endpoints: look whether pods are selected")
+            .then_some(())
+    });
 }
 
 #[test]

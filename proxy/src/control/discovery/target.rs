@@ -26,7 +26,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoveryError {
     /// The control plane was silent.
-    #[error("no answer about {0} from the control plane within {FIRST_ANSWER:?}")]
+    #[error(
+        "no answer about {0} from the control plane within {FIRST_ANSWER:?}: look whether there is such a destination, and at outrigger_control_connected"
+    )]
     Timeout(String),
     /// It refused to answer.
     #[error("the control plane refused to answer about {0}: {1}")]
