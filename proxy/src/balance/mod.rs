@@ -76,9 +76,12 @@ impl Endpoints {
     fn why_none(&self) -> String {
         let all = self.list.len();
         match self.service {
-            Service::Unheard => "the control plane has not said which endpoints there are: look at \
-                                 outrigger_control_connected, and at the control plane's log"
-                .to_owned(),
+            // A control plane need not say anything of a service that has none.
+            Service::Unheard => {
+                "no endpoints: the control plane has named none so far. Look whether pods are selected \
+                                 by the service, and ready, and at outrigger_control_connected"
+                    .to_owned()
+            }
             Service::Unknown => {
                 "no endpoints, since the control plane knows no such service: look at the name and \
                                  port of the backend"
@@ -280,7 +283,7 @@ mod tests {
     async fn without_an_endpoint_a_request_fails_fast() {
         let (publisher, balancer) = Balancer::empty(Arc::default());
         for (endpoints, why) in [
-            (Endpoints::default(), "the control plane has not said"),
+            (Endpoints::default(), "has named none so far"),
             (Endpoints::of_nobody(), "knows no such service"),
             (
                 Endpoints::new(Vec::new()),

@@ -91,14 +91,15 @@ fn who_waits_for_endpoints_in_vain_is_told_how_many_there_are_and_what_to_look_a
     let fail_fast = "LINKERD2_PROXY_OUTBOUND_HTTP_FAILFAST_TIMEOUT";
     let client = mesh.pod("client").env(fail_fast, "100ms").meshed();
     let empty = mesh.service("empty", 80, &[]);
-    wait::until("the reason", || {
-        let answer = http::get(&client, empty, "empty", "/", &["connection: close"]);
-        assert_eq!(answer.status, 504);
-        let error = answer.header("l5d-proxy-error");
-        error
-            .contains("service in fail-fast: no endpoints: look whether pods are selected")
-            .then_some(())
-    });
+    let answer = http::get(&client, empty, "empty", "/", &["connection: close"]);
+    let error = answer.header("l5d-proxy-error");
+    assert_eq!(answer.status, 504);
+    assert!(
+        error.contains(
+            "service in fail-fast: no endpoints: the control plane has named none so far. Look whether"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
