@@ -291,7 +291,8 @@ vars! {
     }
     section "Outbound traffic and labels" {
         /// Whether requests from the application may name their destination in `l5d-dst-override: name[:port]`, as an ingress
-        /// controller has them do; others go where they were sent.
+        /// controller has them do; others go where they were sent. The controller has to set that field itself, or remove what
+        /// its clients send.
         INGRESS_MODE: bool = "false";
         /// Whether `l5d-proxy-error`, `l5d-proxy-connection` and `grpc-message` are kept from the application. Unset: as `INGRESS_MODE`.
         OUTBOUND_DISABLE_INFORMATIONAL_HEADERS: bool;

@@ -7,7 +7,7 @@ use outrigger_e2e::load::Load;
 use outrigger_e2e::mesh::{Mesh, Meshed, until_status};
 use outrigger_e2e::metrics::Metrics;
 use outrigger_e2e::recorder::Recorder;
-use outrigger_e2e::wait;
+use outrigger_e2e::{app, wait};
 
 /// A service `web`, another one that gets copies of its requests, and a client.
 struct Pair {
@@ -189,4 +189,42 @@ fn a_request_that_is_sent_again_is_mirrored_once() {
     pair.until_nothing_is_kept();
     let retries = Metrics::of(&pair.client).sum("outbound_http_route_retry_requests_total", &[]);
     assert_eq!((retries, mirrored.observed(&before).len()), (2.0, 1));
+}
+
+#[test]
+fn grpc_calls_are_mirrored_streams_and_all() {
+    let mesh = Mesh::start();
+    let [server, mirror] = ["server", "mirror"].map(|name| mesh.pod(name).ports(&[50051]).meshed());
+    let client = mesh.pod("client").meshed();
+    mesh.service("greeter", 50051, &[(&server, 50051)]);
+    mesh.service("greeter-v2", 50051, &[(&mirror, 50051)]);
+    let _apps = [&server, &mirror].map(|pod| app::greeter(pod, 50051));
+    mesh.write(
+        "mirror.yaml",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: mirror, namespace: demo}\n\
+         spec:\n  parentRefs: [{group: core, kind: Service, name: greeter, port: 50051}]\n  rules:\n    \
+         - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: greeter-v2, port: 50051}}}]\n      \
+         backendRefs: [{name: greeter, port: 50051}]\n",
+    );
+    let printed = app::call_greeter(&client, "greeter:50051");
+    assert!(printed.contains("both streaming: HERE AND BACK"), "{printed}");
+    let statuses = |backend: &str, status: &str| {
+        let labels = [("backend_name", backend), ("grpc_status", status)];
+        Metrics::of(&client).sum("outbound_grpc_route_backend_response_statuses_total", &labels)
+    };
+    // Of the four kinds of calls one is answered with a failure.
+    wait::until("the copies to be answered as the calls were", || {
+        let (ok, failed) = (
+            statuses("greeter-v2", "OK"),
+            statuses("greeter-v2", "FAILED_PRECONDITION"),
+        );
+        ((ok, failed) == (3.0, 1.0)).then_some(())
+    });
+    assert_eq!(
+        (
+            statuses("greeter", "OK"),
+            statuses("greeter", "FAILED_PRECONDITION")
+        ),
+        (3.0, 1.0)
+    );
 }
