@@ -304,7 +304,19 @@ stores it in any case); families that start with `outrigger_` are our own.
 | `route_*`, `authz_*` | `\u{2026}_group`, `\u{2026}_kind`, `\u{2026}_name`: the route taken, the authorization that admitted the client |
 | `dst_*` | what discovery says about the endpoint |
 | `parent_*` | `parent_group`, `parent_kind`, `parent_namespace`, `parent_name`, `parent_port`, `parent_section_name` |
+| `backend_*` | `backend_group`, `backend_kind`, `backend_namespace`, `backend_name`, `backend_port`, `backend_section_name` |
 | `name?` | left out when there is none |
+
+Of the families of Linkerd's proxy these are not here, or have less to say:
+
+| Family | because |
+|---|---|
+| `stack_*` | there are no stacks of services to create, poll and drop |
+| `control_*_balancer_*`, `opentelemetry_*` | the control plane is not balanced over (`outrigger_control_*` says how it goes), and traces are not exported |
+| `tokio_rt_*` but four | the runtime shows them only when it is built to, at a cost for every task |
+| `…_balancer_p2c_updates_total{op=\"Reset\"}` | a new list of endpoints is told apart into those that have come and those that have gone |
+| `…_balancer_queue_*` | there is no queue: `queue_length` counts those who wait, and the gate is shut from the first who has waited in vain to the next who has not |
+| label `hostname` | it is empty, as with Linkerd unless hostname labels are switched on |
 
 | Family | Type | Labels | What it says |
 |---|---|---|---|

@@ -25,6 +25,7 @@ use crate::control::dns::{self, Names};
 use crate::control::keeper::Keeper;
 use crate::control::lines::{Lines, Slot};
 use crate::control::metrics::{ChannelMetrics, Client};
+use crate::control::requests::{Asked, Requests};
 use crate::live::Live;
 use crate::tls::Credentials;
 
@@ -36,6 +37,7 @@ const SLOT_WAIT: Duration = Duration::from_secs(30);
 pub struct Channel {
     authority: Authority,
     lines: Arc<Lines>,
+    requests: Requests,
     _driver: Arc<Driver>,
 }
 
@@ -59,6 +61,7 @@ pub enum Error {
 /// The body of a response. Its stream counts against the peer's limit for as long as it is held.
 pub struct ResponseBody {
     body: Incoming,
+    asked: Asked,
     _slot: Slot,
 }
 
@@ -103,12 +106,14 @@ impl Channel {
         let authority = keeper.addr.addr.to_string();
         let authority = authority.parse().map_err(|e| Error::Authority(authority, e))?;
         let lines = keeper.lines.clone();
+        let requests = keeper.metrics.requests.to(&keeper.addr);
         let driver = runtime.spawn(async move {
             tokio::join!(resolve, keeper.keep(addresses));
         });
         Ok(Self {
             authority,
             lines,
+            requests,
             _driver: Arc::new(Driver(driver.abort_handle())),
         })
     }
@@ -137,6 +142,7 @@ impl Service<http::Request<Body>> for Channel {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let (authority, lines) = (self.authority.clone(), self.lines.clone());
+        let mut asked = self.requests.ask();
         Box::pin(async move {
             *request.uri_mut() = with_origin(request.uri(), &authority);
             let Ok(mut slot) = timeout(SLOT_WAIT, lines.slot()).await else {
@@ -146,7 +152,12 @@ impl Service<http::Request<Body>> for Channel {
                 });
             };
             let response = slot.sender.send_request(request).await.map_err(Error::Http)?;
-            Ok(response.map(|body| ResponseBody { body, _slot: slot }))
+            asked.head(response.status(), response.headers());
+            Ok(response.map(|body| ResponseBody {
+                body,
+                asked,
+                _slot: slot,
+            }))
         })
     }
 }
@@ -159,7 +170,13 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.asked.frame(frame.trailers_ref()),
+            Poll::Ready(None) => self.asked.frame(None),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

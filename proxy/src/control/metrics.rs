@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::control::requests::RequestMetrics;
 use crate::telemetry::text::{EncodeLabels, LabelWriter};
 use crate::telemetry::{Counter, Family, Gauge, Name, Registry};
 
@@ -13,6 +14,7 @@ pub struct Metrics {
     connect_failures: Family<Client, Counter>,
     reopened: Family<Stream, Counter>,
     undecodable: Family<Stream, Counter>,
+    requests: RequestMetrics,
     resolutions: Family<Resolution, Counter>,
     expiration: Family<(), Gauge>,
     refreshed: Family<(), Gauge>,
@@ -37,6 +39,8 @@ pub(crate) struct ChannelMetrics {
     pub(crate) connected: Arc<Gauge>,
     /// Attempts that failed: TCP, TLS or the other's identity.
     pub(crate) failures: Arc<Counter>,
+    /// Requests, by where they are sent to.
+    pub(crate) requests: RequestMetrics,
     /// Questions to DNS.
     pub(crate) dns: DnsMetrics,
 }
@@ -109,6 +113,7 @@ impl Metrics {
                 Name::classic("outrigger_control_undecodable_total"),
                 "Messages of the control plane that could not be used; the last good one stays in force",
             ),
+            requests: RequestMetrics::register(registry),
             resolutions: registry.counter(
                 Name::open("control_dns_resolutions_total"),
                 "Questions to DNS for the control plane; not_found is every one that brought no address, for whatever reason",
@@ -132,6 +137,7 @@ impl Metrics {
         ChannelMetrics {
             connected: self.connected.handle(client),
             failures: self.connect_failures.handle(client),
+            requests: self.requests.clone(),
             dns: DnsMetrics {
                 srv: self.resolutions(client, "SRV"),
                 address: self.resolutions(client, "A/AAAA"),

@@ -19,6 +19,7 @@ pub mod identity;
 mod keeper;
 mod lines;
 pub mod metrics;
+mod requests;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
