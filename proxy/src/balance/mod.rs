@@ -72,6 +72,21 @@ impl Endpoints {
         !self.list.is_empty() && !self.list.iter().any(|endpoint| endpoint.is_reachable())
     }
 
+    /// How many there are in each state.
+    fn census(&self) -> Census {
+        let mut census = Census::default();
+        for endpoint in &self.list {
+            let count = match endpoint.standing() {
+                Standing::Ready => &mut census.ready,
+                Standing::Unreachable => &mut census.unreachable,
+                Standing::Shut => &mut census.shut,
+                Standing::Probation => &mut census.probation,
+            };
+            *count += 1;
+        }
+        census
+    }
+
     /// Why none of them takes a request, and what to look at.
     fn why_none(&self) -> String {
         let all = self.list.len();
@@ -91,10 +106,8 @@ impl Endpoints {
                 "no endpoints: look whether pods are selected by the service, and ready".to_owned()
             }
             Service::Known => {
-                let count =
-                    |is: fn(&Endpoint) -> bool| self.list.iter().filter(|endpoint| is(endpoint)).count();
-                let shut = count(Endpoint::is_shut);
-                let unreachable = count(|endpoint| !endpoint.is_reachable());
+                let census = self.census();
+                let (shut, unreachable) = (census.shut + census.probation, census.unreachable);
                 format!(
                     "of {all} endpoints {shut} are shut by their circuit breaker and {unreachable} can't be connected \
                      to: look at response_total of each, and at their logs"
@@ -222,21 +235,11 @@ impl Balancer {
 impl Observed for Balancer {
     fn census(&self) -> Census {
         let (added, removed) = self.siblings.changes();
-        let mut census = Census {
+        Census {
             added,
             removed,
-            ..Census::default()
-        };
-        for endpoint in &self.endpoints.get().list {
-            let count = match endpoint.standing() {
-                Standing::Ready => &mut census.ready,
-                Standing::Unreachable => &mut census.unreachable,
-                Standing::Shut => &mut census.shut,
-                Standing::Probation => &mut census.probation,
-            };
-            *count += 1;
+            ..self.endpoints.get().census()
         }
-        census
     }
 }
 

@@ -173,3 +173,38 @@ impl EncodeLabels for Latency {
         out.label("status_code", self.status);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::address;
+    use std::time::Duration;
+
+    #[test]
+    fn a_request_is_counted_with_its_answer_or_without_one() {
+        let mut registry = Registry::new(Duration::from_secs(60));
+        let metrics = RequestMetrics::register(&mut registry);
+        let requests = metrics.to(&address("127.0.0.1:8086".parse().unwrap(), Some("linkerd.test")));
+        let mut asked = requests.ask();
+        asked.head(StatusCode::OK, &HeaderMap::new());
+        let trailers =
+            [("grpc-status", "14")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        asked.frame(Some(&trailers.into_iter().collect()));
+        drop(asked);
+        drop(requests.ask());
+        let text = registry.encode(Instant::now());
+        let of = "addr=\"127.0.0.1:8086\",tls=\"true\",server_id=\"linkerd.test\"";
+        for line in [
+            format!("control_request_total{{{of}}} 2\n"),
+            format!(
+                "control_response_total{{{of},status_code=\"200\",classification=\"failure\",grpc_status=\"14\",error=\"\"}} 1\n"
+            ),
+            format!(
+                "control_response_total{{{of},classification=\"failure\",grpc_status=\"\",error=\"unclassified\"}} 1\n"
+            ),
+            format!("control_response_latency_ms_count{{{of},status_code=\"200\"}} 1\n"),
+        ] {
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+    }
+}

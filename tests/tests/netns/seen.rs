@@ -234,6 +234,24 @@ fn detection_authorization_process_and_certificate_are_there() {
         ),
         (
             &at_server,
+            "control_request_total",
+            vec!["addr", "tls", "server_id"],
+        ),
+        (
+            &at_server,
+            "control_response_total",
+            vec![
+                "addr",
+                "tls",
+                "server_id",
+                "status_code",
+                "classification",
+                "grpc_status",
+                "error",
+            ],
+        ),
+        (
+            &at_server,
             "control_identity_cert_refreshes_total",
             vec!["result"],
         ),
