@@ -1,6 +1,7 @@
 //! HTTP/1.1 as a test speaks it: one request on one connection, and an application that answers with what it received.
 
 use crate::pod::Pod;
+use hyper::StatusCode;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -152,7 +153,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Failing {
     path: String,
-    status: u16,
+    status: StatusCode,
     left: usize,
 }
 
@@ -196,7 +197,7 @@ impl Echo {
     pub fn fail_at(&self, path: &str, status: u16, requests: usize) {
         *self.shared.failing.lock().unwrap() = Failing {
             path: path.to_owned(),
-            status,
+            status: StatusCode::from_u16(status).unwrap(),
             left: requests,
         };
     }
@@ -209,7 +210,7 @@ impl Echo {
 
 impl Failing {
     /// The status that a request with this first line is answered with, if it fails.
-    fn next(&mut self, first: &str) -> Option<u16> {
+    fn next(&mut self, first: &str) -> Option<StatusCode> {
         let path = first.split(' ').nth(1)?;
         if !path.starts_with(&self.path) {
             return None;
@@ -252,10 +253,10 @@ fn answer_all(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             .map(|(name, value)| format!("{name}: {value}\n"))
             .collect();
         let body = format!("{}\n{first}\n{lines}", shared.name);
-        let status = shared.failing.lock().unwrap().next(&first).unwrap_or(200);
+        let status = shared.failing.lock().unwrap().next(&first).unwrap_or_default();
         write!(
             writer,
-            "HTTP/1.1 {status} \r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )?;
     }

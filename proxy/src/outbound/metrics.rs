@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Kind;
+use crate::error::{Kind, Late};
 use crate::telemetry::labels::{Backend, DetectResult, OutboundRoute, Parent, Target};
 use crate::telemetry::text::{EncodeLabels, LabelWriter};
 use crate::telemetry::{Counter, Family, Histogram, Name, Registry};
@@ -193,6 +193,7 @@ pub fn error_label(kind: Kind) -> &'static str {
         Kind::FailFast => "failfast",
         Kind::PeerIdentity => "identity required",
         Kind::Connect | Kind::ConnectTimeout | Kind::Reset => "i/o",
+        Kind::Timeout(Late::Headers) => "response timeout",
         Kind::Internal => "unexpected",
         other => other.answer().reason,
     }
@@ -260,6 +261,7 @@ mod tests {
     #[test]
     fn a_fault_without_a_label_of_linkerds_reports_its_reason_code() {
         assert_eq!(error_label(Kind::PeerIdentity), "identity required");
+        assert_eq!(error_label(Kind::Timeout(Late::Headers)), "response timeout");
         assert_eq!(error_label(Kind::Discovery), "discovery");
     }
 }

@@ -216,6 +216,29 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_has_gone_is_forgotten() {
+        let mut registry = Registry::new(Duration::ZERO);
+        let metrics = InboundRouteMetrics::register(&mut registry);
+        let meta = Arc::new(ResourceRef::of_default("all"));
+        let srv = Srv {
+            meta: meta.clone(),
+            port: 80,
+        };
+        let route = metrics.route(srv, &meta, false);
+        assert!(
+            registry
+                .encode(Instant::now())
+                .contains("inbound_http_requests_total{")
+        );
+        drop(route);
+        assert!(
+            !registry
+                .encode(Instant::now())
+                .contains("inbound_http_requests_total{")
+        );
+    }
+
+    #[test]
     fn a_grpc_port_counts_codes_and_what_broke_off_has_no_status() {
         assert!(text(true, "").contains("route_name=\"probe\",status=\"7\"} 1\n"));
         assert!(text(false, "CANCEL").contains("route_name=\"probe\",status=\"\"} 1\n"));
