@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn a_route_that_has_gone_is_forgotten() {
-        let mut registry = Registry::new(Duration::ZERO);
+        let (start, idle) = (Instant::now(), Duration::from_secs(60));
+        let mut registry = Registry::new(idle);
         let metrics = InboundRouteMetrics::register(&mut registry);
         let meta = Arc::new(ResourceRef::of_default("all"));
         let srv = Srv {
@@ -225,17 +226,14 @@ mod tests {
             port: 80,
         };
         let route = metrics.route(srv, &meta, false);
-        assert!(
+        let is_printed = |after| {
             registry
-                .encode(Instant::now())
+                .encode(start + after)
                 .contains("inbound_http_requests_total{")
-        );
+        };
+        assert!(is_printed(2 * idle));
         drop(route);
-        assert!(
-            !registry
-                .encode(Instant::now())
-                .contains("inbound_http_requests_total{")
-        );
+        assert!(!is_printed(4 * idle));
     }
 
     #[test]

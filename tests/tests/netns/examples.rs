@@ -1,9 +1,10 @@
 //! The examples of `examples/traffic` as they stand there: served from a directory, through two proxies, each changed and
 //! taken away while requests flow that must not notice.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::{fs, str};
+use std::time::Instant;
 
 use hyper::Version;
 use outrigger_e2e::http::{self, Echo, GATE, Response};
@@ -60,12 +61,13 @@ fn every_example_does_what_it_says_and_is_changed_under_load() {
     let load = Steady::start(&stage.client, WEB.into(), Version::HTTP_11, RATE);
     let mut calls = app::keep_calling(&stage.client, GREETER);
     for (file, works) in EXAMPLES {
-        println!("{file}");
+        let begun = Instant::now();
         works(&stage, &example(file));
         stage
             .mesh
             .reread(|| fs::remove_file(stage.mesh.manifest("example.yaml")).unwrap());
         stage.until_all_go_to("server");
+        println!("{file}: {:.1?}", begun.elapsed());
     }
     assert_eq!(load.stop().failures, [] as [String; 0]);
     calls.terminate();
