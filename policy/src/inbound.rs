@@ -1,10 +1,11 @@
 //! Inbound policies: what a port accepts, and from whom.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Unsupported;
-use crate::authz::Authorization;
+use crate::authz::{Authorization, ClientTls, Deny, Permit, authorize};
 use crate::name::ResourceRef;
 use crate::rate_limit::RateLimitPolicy;
 use crate::route::RouteTable;
@@ -21,6 +22,27 @@ pub struct InboundPolicy {
     pub authorizations: Arc<[Authorization]>,
     /// How many HTTP requests it takes; `None` is no limit.
     pub rate_limit: Option<Arc<RateLimitPolicy>>,
+}
+
+impl InboundPolicy {
+    /// Decides about a connection that is not HTTP, or not known to be.
+    pub fn connection(&self, client: IpAddr, tls: &ClientTls) -> Result<Permit<'_>, Deny> {
+        authorize(self.for_bytes(), client, tls)
+    }
+
+    /// Who may connect without speaking HTTP.
+    pub fn for_bytes(&self) -> &[Authorization] {
+        match &self.protocol {
+            InboundProtocol::Opaque | InboundProtocol::Tls | InboundProtocol::Detect { .. } => {
+                &self.authorizations
+            }
+            // What is not HTTP has no business on a port that speaks it.
+            InboundProtocol::Http1(_)
+            | InboundProtocol::Http2(_)
+            | InboundProtocol::Grpc(_)
+            | InboundProtocol::Invalid(_) => &[],
+        }
+    }
 }
 
 /// What a port speaks.

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::ops::Deref;
 
-use crate::authz::{ClientTls, authorize};
+use crate::Unsupported;
+use crate::authz::{ClientTls, Permit, authorize};
 use crate::inbound::{InboundPolicy, InboundRule};
 use crate::rate_limit::RateLimiter;
-use crate::route::index::Indexed;
-use crate::route::path::PathMatch;
-use crate::route::request::RequestMatch;
-use crate::route::{Route, Rule};
+use crate::route::index::Index;
+use crate::route::path::{self, PathMatch};
+use crate::route::request::{Head, RequestMatch};
+use crate::route::{Found, Route, Rule};
 
 /// What the control plane said about a port, ready to be asked for each request.
 ///
@@ -17,8 +18,33 @@ use crate::route::{Route, Rule};
 #[derive(Debug)]
 pub struct PortPolicy {
     policy: InboundPolicy,
-    routes: Option<Indexed<InboundRule>>,
+    /// Of its routes, where it has some.
+    index: Option<Index>,
     limiter: Option<RateLimiter>,
+}
+
+/// A request that may enter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admitted<'a> {
+    /// The rule that it takes.
+    pub found: Found<'a, InboundRule>,
+    /// What lets it in.
+    pub permit: Permit<'a>,
+}
+
+/// Why a request may not enter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal<'a> {
+    /// The port takes none, or nothing at all.
+    NoHttp,
+    /// No route matches it.
+    NoRoute,
+    /// No authorization of the rule admits the client.
+    Unauthorized(Found<'a, InboundRule>),
+    /// The application could read its path as one that leads past an authorization, for this reason.
+    AmbiguousPath(Found<'a, InboundRule>, &'static str),
+    /// The rule can't be enforced.
+    Unenforced(Found<'a, InboundRule>, Unsupported),
 }
 
 impl PortPolicy {
@@ -40,15 +66,38 @@ impl PortPolicy {
 
     fn with(policy: InboundPolicy, limiter: Option<RateLimiter>) -> Self {
         Self {
-            routes: policy.protocol.routes().cloned().map(Indexed::new),
+            index: policy.protocol.routes().map(Index::new),
             policy,
             limiter,
         }
     }
 
-    /// The routes for HTTP, where the port speaks it or may.
-    pub fn routes(&self) -> Option<&Indexed<InboundRule>> {
-        self.routes.as_ref()
+    /// Decides about a request, as of now: its route, then who may take it, then whether its path can be read in one way
+    /// only, where `strict_paths` asks for that. Its filters and the port's limits come after.
+    pub fn request(
+        &self,
+        head: &Head<'_>,
+        client: IpAddr,
+        tls: &ClientTls,
+        strict_paths: bool,
+    ) -> Result<Admitted<'_>, Refusal<'_>> {
+        let (Some(table), Some(index)) = (self.protocol.routes(), &self.index) else {
+            return Err(Refusal::NoHttp);
+        };
+        let found = index.find(table, head).ok_or(Refusal::NoRoute)?;
+        let Ok(permit) = authorize(&found.then.authorizations, client, tls) else {
+            return Err(Refusal::Unauthorized(found));
+        };
+        if strict_paths
+            && let Some(what) = path::ambiguity(head.path)
+            && !self.admits_any_path(client, tls)
+        {
+            return Err(Refusal::AmbiguousPath(found, what));
+        }
+        match found.then.unenforced(found.meta) {
+            Some(why) => Err(Refusal::Unenforced(found, why)),
+            None => Ok(Admitted { found, permit }),
+        }
     }
 
     /// The limit of requests, if there is one.

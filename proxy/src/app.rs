@@ -14,6 +14,8 @@ use crate::admin::{self, Admin, Condition, Environment, Readiness};
 use crate::config::{self, Config};
 use crate::control::{self, Discovery, identity};
 use crate::drain::{self, Drain, Drainer};
+use crate::gateway;
+use crate::gateway::shared::Gateway;
 use crate::http::pool;
 use crate::inbound::shared::Inbound;
 use crate::live::Live;
@@ -44,7 +46,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// The proxy, built and bound, not yet serving.
 #[derive(Debug)]
 pub struct App {
-    inbound: Arc<Inbound>,
+    gateway: Arc<Gateway>,
     outbound: Arc<Outbound>,
     admin: Admin,
     listeners: Listeners,
@@ -311,7 +313,12 @@ impl App {
         let certified = readiness.condition("identity", "no certificate yet");
         let serving = readiness.condition("listeners", "not accepting connections");
         control.spawn(show_certificate(credentials.clone(), certified));
-        control.spawn(sweep(Arc::downgrade(&inbound), Arc::downgrade(&outbound)));
+        let gateway = Gateway::new(inbound.clone(), outbound.clone());
+        control.spawn(sweep(
+            Arc::downgrade(&inbound),
+            Arc::downgrade(&outbound),
+            Arc::downgrade(&gateway),
+        ));
         let (end, asked_to_end) = mpsc::channel(1);
         let admin = Admin {
             registry,
@@ -322,7 +329,7 @@ impl App {
             shutdown: config.admin.shutdown_endpoint.then_some(end),
         };
         Ok(Self {
-            inbound,
+            gateway,
             outbound,
             admin,
             listeners,
@@ -376,15 +383,15 @@ impl App {
                 self.original_dst.clone(),
             ));
         }
-        tokio::spawn(inbound::serve(
-            self.inbound.clone(),
+        tokio::spawn(gateway::serve(
+            self.gateway.clone(),
             self.listeners.inbound,
             self.original_dst,
         ));
         self.serving.met();
         shutdown.await;
         self.serving.unmet("shutting down");
-        drop((self.inbound, self.outbound));
+        drop((self.gateway, self.outbound));
         let end = drain(self.drainer, self.grace_period, force).await;
         if end != End::Drained {
             self.rooms.cut(end);
@@ -451,16 +458,19 @@ async fn show_certificate(mut credentials: Live<Credentials>, condition: Conditi
 
 /// Forgets, from time to time, what nobody uses any more.
 ///
-/// It holds neither: both hold the drain open.
-async fn sweep(inbound: Weak<Inbound>, outbound: Weak<Outbound>) {
+/// It holds none of them: all hold the drain open.
+async fn sweep(inbound: Weak<Inbound>, outbound: Weak<Outbound>, gateway: Weak<Gateway>) {
     let mut ticks = interval(SWEEP);
     loop {
         ticks.tick().await;
-        let (Some(inbound), Some(outbound)) = (inbound.upgrade(), outbound.upgrade()) else {
+        let (Some(inbound), Some(outbound), Some(gateway)) =
+            (inbound.upgrade(), outbound.upgrade(), gateway.upgrade())
+        else {
             return;
         };
         let now = Instant::now();
         inbound.sweep(now);
         outbound.sweep(now);
+        gateway.sweep(now);
     }
 }

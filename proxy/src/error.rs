@@ -93,6 +93,8 @@ pub enum Kind {
     Timeout(Late),
     /// The request would come back to this proxy.
     Loop,
+    /// The name is none that this gateway carries on to.
+    GatewayDomain,
     /// A bug of this proxy.
     Internal,
 }
@@ -175,6 +177,7 @@ impl Kind {
                 matches!(late, Late::Headers),
             ),
             Self::Loop => row(StatusCode::LOOP_DETECTED, 10, "loop", true),
+            Self::GatewayDomain => row(StatusCode::NOT_FOUND, 5, "gateway_domain", false),
             Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, 13, "internal", true),
         }
     }
@@ -211,6 +214,7 @@ impl Kind {
             Self::Timeout(Late::Headers) => "HTTP response timeout",
             Self::Timeout(_) => "timed out waiting for response headers",
             Self::Loop => "the request would come back to this proxy",
+            Self::GatewayDomain => "bad gateway domain",
             Self::Internal => "unexpected error",
         }
     }

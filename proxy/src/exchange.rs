@@ -132,7 +132,7 @@ impl Exchange {
         }
     }
 
-    /// A request has arrived that there is no room for.
+    /// A request has arrived that there is no room for, or that goes no further.
     pub fn refused() -> Self {
         Self {
             started: Instant::now(),

@@ -11,6 +11,7 @@ pub mod control;
 pub mod drain;
 pub mod error;
 pub mod exchange;
+pub mod gateway;
 pub mod http;
 pub mod inbound;
 pub mod live;

@@ -131,3 +131,24 @@ endpoints:{endpoints}
 "
     )
 }
+
+/// The endpoints of a service in namespace `demo` that mirrors one behind a gateway, as the service mirror writes them.
+pub fn mirror(name: &str, gateway: &pod::Pod, identity: &str, of: &str) -> String {
+    format!(
+        "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: {name}-1
+  namespace: demo
+  labels: {{ kubernetes.io/service-name: {name} }}
+  annotations:
+    mirror.linkerd.io/remote-gateway-identity: {identity}
+    mirror.linkerd.io/remote-svc-fq-name: {of}
+addressType: IPv4
+ports: [{{ name: main, port: 4143 }}]
+endpoints:
+  - addresses: [{}]
+",
+        gateway.ip()
+    )
+}

@@ -213,6 +213,14 @@ impl Mesh {
         (ip, port).into()
     }
 
+    /// A service on this port that mirrors another one, whose name is `of`, behind a gateway.
+    pub fn mirror(&self, name: &str, port: u16, gateway: &Meshed, of: &str) -> SocketAddr {
+        let addr = self.service(name, port, &[]);
+        let slice = manifest::mirror(name, gateway, gateway.identity(), of);
+        self.write(&format!("endpoints-{name}.yaml"), &slice);
+        addr
+    }
+
     /// Replaces the endpoints of a service.
     pub fn endpoints(&self, name: &str, port: u16, endpoints: &[(&Pod, u16)]) {
         let pods: Vec<_> = endpoints.iter().map(|(pod, _)| *pod).collect();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_policy::endpoint::{Endpoint, EndpointTls, Http2Params, ProtocolHint};
-use outrigger_policy::name::Identity;
+use outrigger_policy::name::{DnsName, Identity};
 
 use crate::compile::client::Client;
 use crate::compile::refusal::Refusal;
@@ -16,7 +16,7 @@ use crate::compile::settings::Settings;
 use crate::index::cluster::Cluster;
 use crate::index::pod::{Mesh, Pod};
 use crate::index::service::Service;
-use crate::index::slice::SliceEndpoint;
+use crate::index::slice::{Gateway, SliceEndpoint};
 use crate::resources::server::ProxyProtocol;
 
 /// The addresses behind a Service.
@@ -63,7 +63,10 @@ pub fn of_service(
         keep_zone(&mut addresses, zone, service.same_zone);
     }
     let by_address = addresses.into_iter().filter_map(|(addr, endpoint)| {
-        Some((addr, slice_endpoint(cluster, settings, addr, endpoint, zone)?))
+        Some((
+            addr,
+            slice_endpoint(cluster, settings, (addr, *port), endpoint, zone)?,
+        ))
     });
     let labels = [("service", service_name), ("namespace", namespace)];
     Ok(Endpoints {
@@ -105,11 +108,7 @@ pub fn of_pod(
     if port != proxy.admin && port != proxy.control {
         endpoint.transport_port = NonZeroU16::new(proxy.inbound);
     }
-    endpoint.http2 = Http2Params {
-        keep_alive: Some((Duration::from_secs(10), Duration::from_secs(3))),
-        keep_alive_while_idle: true,
-        ..Http2Params::default()
-    };
+    endpoint.http2 = kept_alive();
     Some(endpoint)
 }
 
@@ -195,19 +194,20 @@ fn is_instance(endpoint: &SliceEndpoint, instance: &str) -> bool {
 fn slice_endpoint(
     cluster: &Cluster,
     settings: &Settings,
-    addr: SocketAddr,
+    (addr, service_port): (SocketAddr, u16),
     endpoint: &SliceEndpoint,
     client_zone: Option<&Arc<str>>,
 ) -> Option<Endpoint> {
-    let mut read = match &endpoint.pod {
-        Some((namespace, name)) => of_pod(
+    let mut read = match (&endpoint.pod, &endpoint.gateway) {
+        (Some((namespace, name)), _) => of_pod(
             cluster,
             settings,
             cluster.pod(namespace, name)?,
             addr,
             addr.port(),
         )?,
-        None => Endpoint::bare(addr),
+        (None, Some(gateway)) => at_gateway(gateway, addr, service_port),
+        (None, None) => Endpoint::bare(addr),
     };
     let labels = Arc::make_mut(&mut read.labels);
     let locality = match (client_zone, &endpoint.zone) {
@@ -220,6 +220,30 @@ fn slice_endpoint(
         labels.insert("zone".into(), zone.to_string());
     }
     Some(read)
+}
+
+/// A multicluster gateway, which is told whom requests on this port of the mirrored Service are for.
+fn at_gateway(gateway: &Gateway, addr: SocketAddr, service_port: u16) -> Endpoint {
+    let override_by = |service: &DnsName| format!("{service}:{service_port}").into();
+    Endpoint {
+        tls: Some(EndpointTls {
+            identity: Identity::Dns(gateway.identity.clone()),
+            server_name: gateway.identity.clone(),
+        }),
+        hint: ProtocolHint::Http2,
+        authority_override: gateway.service.as_ref().map(override_by),
+        http2: kept_alive(),
+        ..Endpoint::bare(addr)
+    }
+}
+
+/// Connections to other proxies are probed, so that one whose peer has vanished is noticed.
+fn kept_alive() -> Http2Params {
+    Http2Params {
+        keep_alive: Some((Duration::from_secs(10), Duration::from_secs(3))),
+        keep_alive_while_idle: true,
+        ..Http2Params::default()
+    }
 }
 
 fn labels(pod: &Pod) -> BTreeMap<String, String> {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice as Manifest};
+use outrigger_policy::name::DnsName;
 
 use crate::index::annotations::{Context, is_tcp, port};
 
@@ -20,6 +21,15 @@ pub struct Slice {
     pub endpoints: Vec<SliceEndpoint>,
 }
 
+/// A multicluster gateway that the endpoints of a mirrored Service are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// The gateway's identity.
+    pub identity: DnsName,
+    /// The Service as its own cluster calls it.
+    pub service: Option<DnsName>,
+}
+
 /// An endpoint that is ready.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SliceEndpoint {
@@ -27,6 +37,8 @@ pub struct SliceEndpoint {
     pub ip: IpAddr,
     /// The pod behind it (namespace, name).
     pub pod: Option<(Arc<str>, Arc<str>)>,
+    /// The gateway that it is, where it is no pod.
+    pub gateway: Option<Arc<Gateway>>,
     /// Its host name within a StatefulSet.
     pub hostname: Option<Arc<str>>,
     /// Its node.
@@ -39,6 +51,7 @@ pub struct SliceEndpoint {
 
 const SERVICE: &str = "kubernetes.io/service-name";
 const GATEWAY_IDENTITY: &str = "mirror.linkerd.io/remote-gateway-identity";
+const GATEWAY_SERVICE: &str = "mirror.linkerd.io/remote-svc-fq-name";
 
 /// Reads a slice. `None`: it belongs to no Service, or can't be served.
 pub fn read(manifest: &Manifest, context: &mut Context<'_>) -> Option<Slice> {
@@ -54,18 +67,13 @@ pub fn read(manifest: &Manifest, context: &mut Context<'_>) -> Option<Slice> {
         ));
         return None;
     };
-    if manifest
-        .metadata
-        .annotations
-        .iter()
-        .flatten()
-        .any(|(key, _)| key == GATEWAY_IDENTITY)
-    {
-        context.error(
-            "endpoints behind a multicluster gateway are not supported by this version and are left out",
-        );
-        return None;
-    }
+    let gateway = match gateway(manifest) {
+        Ok(gateway) => gateway.map(Arc::new),
+        Err(why) => {
+            context.error(why);
+            return None;
+        }
+    };
     if manifest.address_type == "FQDN" {
         context.error("addressType FQDN is not supported and is left out: write addresses");
         return None;
@@ -88,13 +96,35 @@ pub fn read(manifest: &Manifest, context: &mut Context<'_>) -> Option<Slice> {
         endpoints: manifest
             .endpoints
             .iter()
-            .filter_map(|endpoint| read_endpoint(endpoint, context))
+            .filter_map(|endpoint| read_endpoint(endpoint, gateway.as_ref(), context))
             .collect(),
     })
 }
 
+/// The gateway that a mirrored Service is reached through.
+fn gateway(manifest: &Manifest) -> Result<Option<Gateway>, String> {
+    let annotation = |wanted: &str| {
+        let mut all = manifest.metadata.annotations.iter().flatten();
+        all.find(|(key, _)| *key == wanted).map(|(_, value)| value)
+    };
+    let name = |key: &str| {
+        let parse = |text: &String| {
+            DnsName::parse(text).map_err(|_| {
+                format!("annotation {key}: {text:?} is no DNS name, and the slice is left out: write the gateway's own")
+            })
+        };
+        annotation(key).map(parse).transpose()
+    };
+    let (identity, service) = (name(GATEWAY_IDENTITY)?, name(GATEWAY_SERVICE)?);
+    Ok(identity.map(|identity| Gateway { identity, service }))
+}
+
 /// The endpoint, if it is ready; nothing said counts as ready. All its addresses are the same, so one is enough.
-fn read_endpoint(endpoint: &Endpoint, context: &mut Context<'_>) -> Option<SliceEndpoint> {
+fn read_endpoint(
+    endpoint: &Endpoint,
+    gateway: Option<&Arc<Gateway>>,
+    context: &mut Context<'_>,
+) -> Option<SliceEndpoint> {
     if endpoint
         .conditions
         .as_ref()
@@ -120,6 +150,7 @@ fn read_endpoint(endpoint: &Endpoint, context: &mut Context<'_>) -> Option<Slice
     });
     Some(SliceEndpoint {
         ip,
+        gateway: gateway.filter(|_| pod.is_none()).cloned(),
         pod,
         hostname: endpoint.hostname.as_deref().map(Arc::from),
         node: endpoint.node_name.as_deref().map(Arc::from),

@@ -11,7 +11,7 @@ use outrigger_proto::destination::GetDestination;
 use outrigger_proto::destination::destination_client::DestinationClient;
 use tonic::Code;
 
-use crate::support::{Mesh, added, pod, removed, web};
+use crate::support::{Mesh, added, cluster, pod, removed, web};
 
 #[tokio::test]
 async fn an_endpoint_in_the_mesh_has_an_identity_and_hints() {
@@ -85,6 +85,36 @@ async fn endpoints_outside_the_mesh_are_spoken_to_plainly() {
     for endpoint in endpoints.values() {
         assert_eq!((&endpoint.tls, endpoint.hint), (&None, ProtocolHint::Unknown));
     }
+}
+
+#[tokio::test]
+async fn endpoints_of_a_mirrored_service_are_its_gateway_and_say_whom_requests_are_for() {
+    let annotated = |identity: &str| {
+        let annotations = format!(
+            "namespace: demo, annotations: {{mirror.linkerd.io/remote-gateway-identity: {identity}, \
+             mirror.linkerd.io/remote-svc-fq-name: web.demo.svc.east.local}}, labels"
+        );
+        web("", &[("none", "192.0.2.1")])
+            .replace("namespace: demo, labels", &annotations)
+            .replace(", targetRef: {kind: Pod, name: none}", "")
+    };
+    let mesh = Mesh::of(&annotated("gateway.mc.east.local"));
+    let endpoints = added(&mut mesh.get("web.demo.svc.cluster.local").await.unwrap()).await;
+    let endpoint = &endpoints["192.0.2.1:8080"];
+    assert_eq!(
+        endpoint.authority_override.as_deref(),
+        Some("web.demo.svc.east.local:80")
+    );
+    assert_eq!(
+        endpoint.tls.as_ref().unwrap().identity.as_str(),
+        "gateway.mc.east.local"
+    );
+    assert_eq!(
+        (endpoint.hint, endpoint.transport_port),
+        (ProtocolHint::Http2, None)
+    );
+    let reports = cluster(&annotated("not/a/name")).reports;
+    assert!(format!("{reports:?}").contains("is no DNS name"), "{reports:?}");
 }
 
 #[tokio::test]

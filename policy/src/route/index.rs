@@ -17,11 +17,15 @@ const FEW: usize = 16;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Indexed<R> {
     table: RouteTable<R>,
-    index: Option<Index>,
+    index: Index,
 }
 
+/// An index over the paths of a table's rules; empty where they are few. It belongs to the table it was made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Index(Option<Paths>);
+
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Index {
+struct Paths {
     /// Rules by exact path, and by prefix without its trailing slashes.
     by_path: HashMap<Arc<str>, Vec<Position>>,
     /// Rules that any path may take.
@@ -39,23 +43,40 @@ type Rank = (HostSpecificity, RequestSpecificity, Reverse<Position>);
 impl<R> Indexed<R> {
     /// Indexes a table.
     pub fn new(table: RouteTable<R>) -> Self {
-        let many = table.rules().nth(FEW).is_some();
         Self {
-            index: many.then(|| Index::of(&table)),
+            index: Index::new(&table),
             table,
         }
     }
 
+    /// What [`RouteTable::find`] finds; see [`Index::find`].
+    pub fn find(&self, head: &Head<'_>) -> Option<Found<'_, R>> {
+        self.index.find(&self.table, head)
+    }
+
+    /// Every rule with its route, in order.
+    pub fn rules(&self) -> impl Iterator<Item = (&Arc<ResourceRef>, &R)> {
+        self.table.rules()
+    }
+}
+
+impl Index {
+    /// Of this table.
+    pub fn new<R>(table: &RouteTable<R>) -> Self {
+        let many = table.rules().nth(FEW).is_some();
+        Self(many.then(|| Paths::of(table)))
+    }
+
     /// What [`RouteTable::find`] finds. The cost grows with the segments of the paths in the table, with the rules for
     /// the request's own path, and with those for any path.
-    pub fn find(&self, head: &Head<'_>) -> Option<Found<'_, R>> {
-        let Some(index) = &self.index else {
-            return self.table.find(head);
+    pub fn find<'a, R>(&self, table: &'a RouteTable<R>, head: &Head<'_>) -> Option<Found<'a, R>> {
+        let Some(paths) = &self.0 else {
+            return table.find(head);
         };
         let host = host::of_authority(head.host);
         let mut best: Option<(Rank, Found<'_, R>)> = None;
-        for position @ (route, rule) in index.candidates(head.path) {
-            let route = &self.table.routes[route];
+        for position @ (route, rule) in paths.candidates(head.path) {
+            let route = &table.routes[route];
             let rule: &Rule<R> = &route.rules[rule];
             let Some((by_request, matched)) = rule.closest(head) else {
                 continue;
@@ -75,14 +96,9 @@ impl<R> Indexed<R> {
         }
         best.map(|(_, found)| found)
     }
-
-    /// Every rule with its route, in order.
-    pub fn rules(&self) -> impl Iterator<Item = (&Arc<ResourceRef>, &R)> {
-        self.table.rules()
-    }
 }
 
-impl Index {
+impl Paths {
     fn of<R>(table: &RouteTable<R>) -> Self {
         let mut index = Self::default();
         for (i, route) in table.routes.iter().enumerate() {
@@ -170,7 +186,7 @@ mod tests {
         paths.push(PathMatch::regex("/a/[0-9]+").unwrap());
         let table = table(&paths);
         let indexed = Indexed::new(table.clone());
-        assert!(indexed.index.is_some());
+        assert!(indexed.index.0.is_some());
         let headers = HeaderMap::new();
         for path in own.into_iter().chain([
             "/a/7",
@@ -195,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_path_of_slashes_is_looked_up_no_more_often_than_the_table_is_deep() {
-        let index = Index::of(&table(&[
+        let index = Paths::of(&table(&[
             PathMatch::Prefix("/a/b".into()),
             PathMatch::Exact("/c".into()),
         ]));
@@ -207,10 +223,6 @@ mod tests {
 
     #[test]
     fn few_rules_have_no_index() {
-        assert!(
-            Indexed::new(table(&[PathMatch::Exact("/".into())]))
-                .index
-                .is_none()
-        );
+        assert!(Index::new(&table(&[PathMatch::Exact("/".into())])).0.is_none());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::env::Reader;
 use crate::config::http::{self, HeadLimits, Http2Client, Http2Server, Pool};
 use crate::config::socket::{self, Accept, Connect};
-use crate::config::value::{Addresses, Listeners, OptionalDuration, PortSet};
+use crate::config::value::{Addresses, Listeners, OptionalDuration, PortSet, Suffixes};
 use crate::config::vars;
 
 /// Traffic from the application.
@@ -87,8 +87,10 @@ pub struct Inbound {
     pub http2_server: Http2Server,
     /// How long what is known of a port is kept after its last use.
     pub discovery_idle: Duration,
-    /// Ports whose policies are watched from the start; the admin port is among them.
+    /// Ports whose policies are watched from the start; the admin port is among them, and that of a gateway.
     pub ports: PortSet,
+    /// Names that connections may be carried on to.
+    pub gateway: Suffixes,
     /// Whether paths that can be read in two ways are refused where they could lead past an authorization.
     pub strict_paths: bool,
     /// The pod's addresses: connections to others are refused. Empty: to any.
@@ -131,8 +133,11 @@ pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
 
 /// Reads what concerns traffic to the application.
 pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound {
+    let listen: SocketAddr = r.read(&vars::INBOUND_LISTEN_ADDR);
+    let gateway: Suffixes = r.read(&vars::INBOUND_GATEWAY_SUFFIXES);
+    let ports = r.read(&vars::INBOUND_PORTS).with(admin_port);
     Inbound {
-        listen: r.read(&vars::INBOUND_LISTEN_ADDR),
+        listen,
         accept: socket::inbound_accept(r),
         connect: socket::inbound_connect(r),
         max_connections: r.optional(&vars::INBOUND_MAX_CONNECTIONS),
@@ -149,7 +154,12 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         http2_client: http::client(r),
         http2_server: http::inbound_server(r),
         discovery_idle: r.read(&vars::INBOUND_DISCOVERY_IDLE_TIMEOUT),
-        ports: r.read(&vars::INBOUND_PORTS).with(admin_port),
+        ports: if gateway.0.is_empty() {
+            ports
+        } else {
+            ports.with(listen.port())
+        },
+        gateway,
         strict_paths: r.read(&vars::INBOUND_STRICT_PATHS),
         allowed_ips: r.optional(&vars::INBOUND_IPS).unwrap_or_default(),
     }

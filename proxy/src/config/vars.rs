@@ -304,8 +304,8 @@ vars! {
         DESTINATION_PROFILE_SUFFIXES: Suffixes = "svc.cluster.local.";
         /// Addresses that may have a service profile.
         DESTINATION_PROFILE_NETWORKS: Networks = "";
-        /// Names that the inbound side may carry on to, as a multicluster gateway.
-        INBOUND_GATEWAY_SUFFIXES: Suffixes = "", not_built "multicluster gateway";
+        /// Names that the inbound side may carry on to, as a multicluster gateway. Unset: none.
+        INBOUND_GATEWAY_SUFFIXES: Suffixes = "";
     }
     section "Policy" {
         /// The policy controller. Required.

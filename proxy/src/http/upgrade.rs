@@ -24,23 +24,35 @@ pub struct Wanted {
     connect: bool,
 }
 
+/// Makes a request fit to be sent on, and takes its connection if it asks for a tunnel.
+pub fn prepare(request: &mut Request<Body>) -> Option<Wanted> {
+    if clean(request) { Some(take(request)) } else { None }
+}
+
 /// Makes a request fit to be sent on: without what concerns the client's connection, but for the wish to turn it into
-/// a tunnel. Such a request can't be carried over HTTP/2.
+/// a tunnel. `true`: it has one, and can't be carried over HTTP/2.
 ///
 /// `h2c` is not passed on: the request is served as the HTTP/1.1 that it is (RFC 9113 §3.1 made it obsolete).
-pub fn prepare(request: &mut Request<Body>) -> Option<Wanted> {
-    let connect = request.method() == Method::CONNECT && request.version() == Version::HTTP_11;
+pub fn clean(request: &mut Request<Body>) -> bool {
     let protocol = protocol(request.version(), request.headers());
     headers::strip_hop_by_hop(request.headers_mut());
     if let Some(protocol) = protocol {
         ask(request.headers_mut(), protocol);
-    } else if !connect {
-        return None;
+        return true;
     }
-    Some(Wanted {
-        client: hyper::upgrade::on(request),
-        connect,
-    })
+    is_connect(request)
+}
+
+/// Takes the connection of a request that asks for a tunnel.
+pub fn take(request: &mut Request<Body>) -> Wanted {
+    Wanted {
+        client: hyper::upgrade::on(&mut *request),
+        connect: is_connect(request),
+    }
+}
+
+fn is_connect(request: &Request<Body>) -> bool {
+    request.method() == Method::CONNECT && request.version() == Version::HTTP_11
 }
 
 /// Makes an answer fit to be sent on, and starts the tunnel if both sides want it.

@@ -1,53 +1,54 @@
 //! Whether a request may enter: its route, who may take it, its filters and the port's limits, by the policy as it is now.
 
+use std::sync::Arc;
+
 use http::{Request, Response};
-use outrigger_policy::authz::{Deny, Permit, authorize};
 use outrigger_policy::inbound::{InboundProtocol, InboundRule};
-use outrigger_policy::port::PortPolicy;
+use outrigger_policy::name::ResourceRef;
+use outrigger_policy::port::{Admitted, PortPolicy, Refusal};
 use outrigger_policy::rate_limit::Limited;
 use outrigger_policy::route::filter::{self, Filter, Filtered};
-use outrigger_policy::route::index::Indexed;
-use outrigger_policy::route::{Found, Head, path};
+use outrigger_policy::route::{Found, Head};
 
 use crate::error::{Fault, Kind, Side};
-use crate::exchange::Exchange;
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::respond::{self, Asked};
 use crate::inbound::arrival::Arrival;
-use crate::inbound::report::Resolved;
+use crate::inbound::report::{Handled, Resolved};
 use crate::inbound::shared::Inbound;
 
-/// Lets a request in. `Some`: a filter of its route has answered it.
+/// Lets a request in, and gives the metrics that it is counted by to `count`. `Some`: a filter of its route has answered it.
 pub(super) fn admit(
     inbound: &Inbound,
     arrival: &Arrival,
     resolved: &Resolved,
     request: &mut Request<Body>,
-    exchange: &mut Exchange,
     asked: Asked,
+    count: impl FnOnce(&Handled, &mut Body),
 ) -> Result<Option<Response<Body>>, Fault> {
     let (policy, report) = (arrival.port.policy.get(), &inbound.report);
     let refused = |route, no: No| {
         report.refused(arrival, &policy, route, &no.fault, no.remedy);
         no.fault
     };
-    let found = find(&policy, &head(request)).map_err(|no| {
-        if no.fault.kind == Kind::NoRoute {
-            report.route_not_found(arrival, &policy);
-        }
-        refused(None, no)
-    })?;
-    let entered = permit(inbound, arrival, &policy, &found, request).map_err(|no| {
-        if no.fault.kind == Kind::Unauthorized {
-            report.http_denied(arrival, &policy, found.meta);
-        }
-        refused(Some(found.meta), no)
-    })?;
-    let handles = resolved.allowed(report, arrival, &policy, found.meta, entered.by);
-    exchange.on(&handles.route, request.body_mut());
-    exchange.dispatch(&handles.endpoint);
-    if entered.is_audit() {
+    let strict = inbound.config.strict_paths;
+    let Admitted { found, permit } = policy
+        .request(&head(request), arrival.client.ip(), &arrival.tls, strict)
+        .map_err(|refusal| {
+            let (route, no) = explain(refusal, arrival, &policy, request);
+            match no.fault.kind {
+                Kind::NoRoute => report.route_not_found(arrival, &policy),
+                Kind::Unauthorized => route
+                    .into_iter()
+                    .for_each(|route| report.http_denied(arrival, &policy, route)),
+                _ => {}
+            }
+            refused(route, no)
+        })?;
+    let handles = resolved.allowed(report, arrival, &policy, found.meta, permit.by);
+    count(&handles, request.body_mut());
+    if permit.is_audit() {
         let (client, dst) = (arrival.client, arrival.dst);
         tracing::info!(client.addr = %client, %dst, tls = ?arrival.tls, "Request allowed: the policy only audits");
     }
@@ -56,7 +57,7 @@ pub(super) fn admit(
     {
         return Ok(Some(answer));
     }
-    limit(inbound, arrival, &policy, exchange).map_err(|no| refused(Some(found.meta), no))?;
+    limit(inbound, arrival, &policy).map_err(|no| refused(Some(found.meta), no))?;
     Ok(None)
 }
 
@@ -66,40 +67,64 @@ struct No {
     remedy: String,
 }
 
-/// The route of a request.
-fn find<'a>(policy: &'a PortPolicy, head: &Head<'_>) -> Result<Found<'a, InboundRule>, No> {
-    let no_route = || No {
-        fault: Fault::new(Kind::NoRoute, Side::Client),
-        remedy: format!(
-            "attach a route to {} whose rules match {} {}{}",
-            policy.meta, head.method, head.host, head.path
-        ),
-    };
-    routes(policy)?.find(head).ok_or_else(no_route)
-}
-
-/// What permits the client to take the route.
-fn permit<'a>(
-    inbound: &Inbound,
+/// A refusal in words, with the route that it is of.
+fn explain<'a>(
+    refusal: Refusal<'a>,
     arrival: &Arrival,
     policy: &PortPolicy,
-    found: &Found<'a, InboundRule>,
     request: &Request<Body>,
-) -> Result<Permit<'a>, No> {
-    let list = &found.then.authorizations;
-    let permit = authorize(list, arrival.client.ip(), &arrival.tls).map_err(|Deny| No {
-        fault: Fault::new(Kind::Unauthorized, Side::Client),
-        remedy: arrival.remedy(list, policy),
-    })?;
-    if inbound.config.strict_paths {
-        unambiguous(request.uri().path(), policy, arrival)?;
+) -> (Option<&'a Arc<ResourceRef>>, No) {
+    let head = head(request);
+    match refusal {
+        Refusal::NoHttp => {
+            let text = no_http(policy);
+            let fault = Fault::because(Kind::Policy, Side::Control, text.clone());
+            (None, No { fault, remedy: text })
+        }
+        Refusal::NoRoute => {
+            let remedy = format!(
+                "attach a route to {} whose rules match {} {}{}",
+                policy.meta, head.method, head.host, head.path
+            );
+            let fault = Fault::new(Kind::NoRoute, Side::Client);
+            (None, No { fault, remedy })
+        }
+        Refusal::Unauthorized(found) => {
+            let remedy = arrival.remedy(&found.then.authorizations, policy);
+            let fault = Fault::new(Kind::Unauthorized, Side::Client);
+            (Some(found.meta), No { fault, remedy })
+        }
+        Refusal::AmbiguousPath(found, what) => {
+            let remedy = "send the path as it is meant, admit the client to every route of the port, or set \
+                          LINKERD2_PROXY_INBOUND_STRICT_PATHS=false";
+            let fault = Fault::because(Kind::AmbiguousPath, Side::Client, what);
+            (
+                Some(found.meta),
+                No {
+                    fault,
+                    remedy: remedy.to_owned(),
+                },
+            )
+        }
+        Refusal::Unenforced(found, why) => {
+            let fault = Fault::because(Kind::Policy, Side::Control, why.to_string());
+            (
+                Some(found.meta),
+                No {
+                    fault,
+                    remedy: why.to_string(),
+                },
+            )
+        }
     }
-    match found.then.unenforced(found.meta) {
-        Some(why) => Err(No {
-            remedy: why.to_string(),
-            fault: Fault::because(Kind::Policy, Side::Control, why.to_string()),
-        }),
-        None => Ok(permit),
+}
+
+/// Why a port takes no requests.
+fn no_http(policy: &PortPolicy) -> String {
+    match &policy.protocol {
+        InboundProtocol::Invalid(why) => format!("invalid server policy: {why}"),
+        _ => "the port takes no HTTP: the client's side must call it opaque too (config.linkerd.io/opaque-ports)"
+            .to_owned(),
     }
 }
 
@@ -111,36 +136,6 @@ fn head(request: &Request<Body>) -> Head<'_> {
         path: request.uri().path(),
         query: request.uri().query(),
         headers: request.headers(),
-    }
-}
-
-/// The routes that a port's policy has for requests.
-fn routes(policy: &PortPolicy) -> Result<&Indexed<InboundRule>, No> {
-    if let Some(routes) = policy.routes() {
-        return Ok(routes);
-    }
-    let text = match &policy.protocol {
-        InboundProtocol::Invalid(why) => format!("invalid server policy: {why}"),
-        _ => "the port takes no HTTP: the client's side must call it opaque too (config.linkerd.io/opaque-ports)"
-            .to_owned(),
-    };
-    Err(No {
-        remedy: text.clone(),
-        fault: Fault::because(Kind::Policy, Side::Control, text),
-    })
-}
-
-/// Refuses a path that the application may read in another way than the routes do, where that could lead the client past an
-/// authorization.
-fn unambiguous(path: &str, policy: &PortPolicy, arrival: &Arrival) -> Result<(), No> {
-    match path::ambiguity(path) {
-        Some(what) if !policy.admits_any_path(arrival.client.ip(), &arrival.tls) => Err(No {
-            fault: Fault::because(Kind::AmbiguousPath, Side::Client, what),
-            remedy: "send the path as it is meant, admit the client to every route of the port, or set \
-                         LINKERD2_PROXY_INBOUND_STRICT_PATHS=false"
-                .to_owned(),
-        }),
-        _ => Ok(()),
     }
 }
 
@@ -166,11 +161,11 @@ fn filtered(
 }
 
 /// Counts the request towards the port's limits.
-fn limit(inbound: &Inbound, arrival: &Arrival, policy: &PortPolicy, exchange: &Exchange) -> Result<(), No> {
+fn limit(inbound: &Inbound, arrival: &Arrival, policy: &PortPolicy) -> Result<(), No> {
     let Some(limiter) = policy.limiter() else {
         return Ok(());
     };
-    let now = exchange.started().saturating_duration_since(inbound.started);
+    let now = inbound.started.elapsed();
     limiter
         .admit(arrival.identity(), now)
         .map_err(|limited: Limited| {

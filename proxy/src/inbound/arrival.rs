@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use outrigger_policy::authz::{Authorization, ClientTls};
 use outrigger_policy::inbound::InboundPolicy;
-use outrigger_policy::name::Identity;
+use outrigger_policy::name::{Identity, NameAddr};
 use outrigger_policy::nearest::Nearest;
 
 use crate::inbound::port::Port;
+use crate::net::header::Session;
+use crate::net::io::Io;
 use crate::telemetry::labels::TlsAccept;
 
 /// A connection whose TLS has been dealt with.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(crate) struct Arrival {
     /// Who connected.
     pub(super) client: SocketAddr,
     /// Where they meant to connect, and where their bytes go.
@@ -26,9 +28,21 @@ pub(super) struct Arrival {
     pub(super) port: Arc<Port>,
 }
 
+/// A connection of a peer proxy that is for somebody else, and is handed back to whoever can carry it on.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    /// It is under the policy of our own port.
+    pub(crate) arrival: Arrival,
+    pub(crate) io: Io,
+    /// Whom it is for.
+    pub(crate) to: NameAddr,
+    /// What is spoken; `None` for bytes.
+    pub(crate) session: Option<Session>,
+}
+
 impl Arrival {
     /// Who the client proved to be.
-    pub(super) fn identity(&self) -> Option<&Identity> {
+    pub(crate) fn identity(&self) -> Option<&Identity> {
         match &self.tls {
             ClientTls::Terminated(id) => id.as_ref(),
             ClientTls::None => None,

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use outrigger_policy::authz::ClientTls;
+use outrigger_policy::name::NameAddr;
 use tokio::io::AsyncReadExt;
 
 use crate::error::{Fault, Kind, Side};
-use crate::inbound::arrival::Arrival;
+use crate::inbound::arrival::{Arrival, Passage};
 use crate::inbound::shared::Inbound;
 use crate::inbound::tls::in_time;
 use crate::net::detect::tls::Hello;
@@ -20,11 +21,17 @@ use crate::net::listen::Accepted;
 use crate::telemetry::labels::TlsAccept;
 use crate::tls::server;
 
+/// Whom the connection of a peer proxy is for.
+#[derive(Debug)]
+pub(super) enum Direct {
+    /// The application, with what is spoken to it.
+    Here(Arrival, Io, Option<Session>),
+    /// Somebody else.
+    Through(Box<Passage>),
+}
+
 /// The connection of a peer proxy, up to the point where it is what the header says; `None`: it left without a word.
-pub(super) async fn accept(
-    inbound: &Arc<Inbound>,
-    accepted: Accepted,
-) -> Result<Option<(Arrival, Io, Option<Session>)>, Fault> {
+pub(super) async fn accept(inbound: &Arc<Inbound>, accepted: Accepted) -> Result<Option<Direct>, Fault> {
     let Accepted {
         mut socket,
         peer: client,
@@ -52,14 +59,14 @@ pub(super) async fn accept(
     }
     let header = read_header(&mut io, within).await?;
     inbound.report.transport_header(&header, &client_id);
-    if let Some(name) = &header.name {
-        let text = format!(
-            "{name} is for a multicluster gateway, which this version is not: dial the service itself"
-        );
-        return Err(Fault::because(Kind::Policy, Side::Client, text));
-    }
-    let port = header.port.get();
-    if port == inbound.config.listen.port() {
+    // A connection for somebody else is under the policy of our own port.
+    let own = inbound.config.listen.port();
+    let port = if header.name.is_some() {
+        own
+    } else {
+        header.port.get()
+    };
+    if header.name.is_none() && port == own {
         return Err(Fault::because(
             Kind::Loop,
             Side::Client,
@@ -76,7 +83,18 @@ pub(super) async fn accept(
         port: inbound.port(port),
     };
     let io = io.metered(inbound.report.accepted(&arrival));
-    Ok(Some((arrival, io, header.session)))
+    Ok(Some(match header.name {
+        None => Direct::Here(arrival, io, header.session),
+        Some(name) => Direct::Through(Box::new(Passage {
+            arrival,
+            io,
+            to: NameAddr {
+                name,
+                port: header.port,
+            },
+            session: header.session,
+        })),
+    }))
 }
 
 /// Reads the transport header; what follows it stays to be read.

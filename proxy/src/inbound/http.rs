@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use http::{HeaderValue, Request, Response, Version};
 use outrigger_policy::authz::ClientTls;
+use outrigger_policy::name::Identity;
 
 use crate::error::{self, BoxError, Fault, Kind};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Limit};
 use crate::http::body::{Body, Tracked};
 use crate::http::closing::Closing;
 use crate::http::headers::{self, CLIENT_ID, ORIG_PROTO};
@@ -17,12 +18,12 @@ use crate::http::target;
 use crate::http::upgrade;
 use crate::inbound::admit::admit;
 use crate::inbound::arrival::Arrival;
-use crate::inbound::report::Resolved;
+use crate::inbound::report::{Handled, Resolved};
 use crate::inbound::shared::Inbound;
 
 /// A connection from the mesh on which HTTP is spoken.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     inbound: Arc<Inbound>,
     arrival: Arrival,
     /// What the application is told about the client.
@@ -31,11 +32,11 @@ pub(super) struct Connection {
     resolved: Resolved,
     /// The application's connections, found by the first request that is admitted: all are for the same address.
     pool: OnceLock<Arc<Pool>>,
-    pub(super) closing: Closing,
+    pub(crate) closing: Closing,
 }
 
 impl Connection {
-    pub(super) fn new(inbound: Arc<Inbound>, arrival: Arrival) -> Arc<Self> {
+    pub(crate) fn new(inbound: Arc<Inbound>, arrival: Arrival) -> Arc<Self> {
         let client_id = match &arrival.tls {
             ClientTls::Terminated(Some(id)) => HeaderValue::from_str(id.as_str()).ok(),
             ClientTls::Terminated(None) | ClientTls::None => None,
@@ -51,10 +52,57 @@ impl Connection {
         })
     }
 
-    /// Counts a request that was refused before it could become one.
-    pub(super) fn refused(&self, fault: &Fault) {
+    /// Counts a request that failed here.
+    pub(crate) fn refused(&self, fault: &Fault) {
         let Arrival { dst, port, .. } = &self.arrival;
         self.inbound.report.http_error(*dst, &port.policy.get(), fault);
+    }
+
+    /// How a request is to be answered.
+    pub(crate) fn asked(&self, request: &Request<Body>) -> Asked {
+        Asked {
+            version: request.version(),
+            grpc: request.version() == Version::HTTP_2 && headers::is_grpc(request.headers()),
+            informational: matches!(self.arrival.tls, ClientTls::Terminated(_)),
+        }
+    }
+
+    /// Requests in flight.
+    pub(crate) fn limit(&self) -> &Limit {
+        &self.inbound.limit
+    }
+
+    /// Who the client proved to be.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.arrival.identity()
+    }
+
+    /// Lets a request in, by the policy of the port. `Some`: a filter of its route has answered it.
+    pub(crate) fn admit(
+        &self,
+        request: &mut Request<Body>,
+        asked: Asked,
+        count: impl FnOnce(&Handled, &mut Body),
+    ) -> Result<Option<Response<Body>>, Fault> {
+        let (inbound, arrival) = (&self.inbound, &self.arrival);
+        admit(inbound, arrival, &self.resolved, request, asked, count)
+    }
+
+    /// Answers a fault.
+    pub(crate) fn refuse(
+        &self,
+        exchange: Exchange,
+        fault: Fault,
+        asked: Asked,
+    ) -> Result<Response<Tracked<Exchange>>, BoxError> {
+        self.refused(&fault);
+        let Arrival { client, dst, .. } = &self.arrival;
+        if !is_refusal(fault.kind) {
+            let reason = fault.kind.answer().reason;
+            tracing::info!(client.addr = %client, %dst, reason, error = %error::chain(&fault), "Request failed");
+        }
+        let context = format!("client {client}: server: {dst}: ");
+        exchange.refuse(fault, asked, &context, &self.closing)
     }
 
     fn pool(&self) -> Result<&Arc<Pool>, Fault> {
@@ -73,19 +121,15 @@ pub(super) async fn request(
     connection: Arc<Connection>,
     mut request: Request<Body>,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
-    let asked = Asked {
-        version: request.version(),
-        grpc: request.version() == Version::HTTP_2 && headers::is_grpc(request.headers()),
-        informational: matches!(connection.arrival.tls, ClientTls::Terminated(_)),
-    };
-    let permit = match connection.inbound.limit.enter() {
+    let asked = connection.asked(&request);
+    let permit = match connection.limit().enter() {
         Ok(permit) => permit,
-        Err(fault) => return refuse(&connection, Exchange::refused(), fault, asked),
+        Err(fault) => return connection.refuse(Exchange::refused(), fault, asked),
     };
     let mut exchange = Exchange::open(permit);
     match forward(&connection, &mut request, &mut exchange, asked).await {
         Ok(response) => Ok(exchange.track(response)),
-        Err(fault) => refuse(&connection, exchange, fault, asked),
+        Err(fault) => connection.refuse(exchange, fault, asked),
     }
 }
 
@@ -97,30 +141,52 @@ async fn forward(
     asked: Asked,
 ) -> Result<Response<Body>, Fault> {
     let native = request.version();
-    let carried = restore(
-        request,
-        matches!(connection.arrival.tls, ClientTls::Terminated(_)),
-    );
-    target::check(request, &connection.inbound.config.head_limits)?;
-    // What concerns the client's connection goes first: it must not take with it what is said next.
-    let tunnel = upgrade::prepare(request);
-    identify(request, connection.client_id.as_ref());
-    let (inbound, arrival) = (&connection.inbound, &connection.arrival);
-    if let Some(answer) = admit(inbound, arrival, &connection.resolved, request, exchange, asked)? {
+    let received = receive(connection, request)?;
+    let count = |handles: &Handled, body: &mut Body| {
+        exchange.on(&handles.route, body);
+        exchange.dispatch(&handles.endpoint);
+    };
+    if let Some(answer) = connection.admit(request, asked, count)? {
         return Ok(answer);
     }
+    let tunnel = received.tunnel.then(|| upgrade::take(request));
     let pool = connection.pool()?;
     let mut response = pool.send(request).await.map_err(|failed| failed.fault)?;
     upgrade::settle(tunnel, &mut response, &connection.inbound.drain)?;
+    leave(&mut response, native, received.carried);
+    Ok(response)
+}
+
+/// What a request was when it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    /// HTTP/1 that a peer proxy carried over HTTP/2.
+    pub(crate) carried: bool,
+    /// It asks for a tunnel.
+    pub(crate) tunnel: bool,
+}
+
+/// Makes a request what its client sent, refuses one that makes no sense, and says who the client is.
+pub(crate) fn receive(connection: &Connection, request: &mut Request<Body>) -> Result<Received, Fault> {
+    let meshed = matches!(connection.arrival.tls, ClientTls::Terminated(_));
+    let carried = restore(request, meshed);
+    target::check(request, &connection.inbound.config.head_limits)?;
+    // What concerns the client's connection goes first: it must not take with it what is said next.
+    let tunnel = upgrade::clean(request);
+    identify(request, connection.client_id.as_ref());
+    Ok(Received { carried, tunnel })
+}
+
+/// Makes an answer what the client's side expects.
+pub(crate) fn leave<B>(response: &mut Response<B>, native: Version, carried: bool) {
     if carried {
-        orig_proto::mark(&mut response);
+        orig_proto::mark(response);
     } else {
         response.headers_mut().remove(ORIG_PROTO);
         if native == Version::HTTP_2 {
             *response.version_mut() = Version::HTTP_2;
         }
     }
-    Ok(response)
 }
 
 /// Makes HTTP/1 that a peer proxy carried over HTTP/2 HTTP/1 again; nobody else is believed to have done so.
@@ -138,32 +204,6 @@ fn identify(request: &mut Request<Body>, client_id: Option<&HeaderValue>) {
         Some(id) => drop(request.headers_mut().insert(CLIENT_ID, id.clone())),
         None => drop(request.headers_mut().remove(CLIENT_ID)),
     }
-}
-
-/// Answers a fault.
-fn refuse(
-    connection: &Connection,
-    exchange: Exchange,
-    fault: Fault,
-    asked: Asked,
-) -> Result<Response<Tracked<Exchange>>, BoxError> {
-    let Arrival {
-        client, dst, port, ..
-    } = &connection.arrival;
-    connection
-        .inbound
-        .report
-        .http_error(*dst, &port.policy.get(), &fault);
-    if !is_refusal(fault.kind) {
-        let reason = fault.kind.answer().reason;
-        tracing::info!(client.addr = %client, %dst, reason, error = %error::chain(&fault), "Request failed");
-    }
-    exchange.refuse(
-        fault,
-        asked,
-        &format!("client {client}: server: {dst}: "),
-        &connection.closing,
-    )
 }
 
 /// Whether a fault is a refusal, which was logged with its remedy.

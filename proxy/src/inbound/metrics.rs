@@ -198,6 +198,7 @@ pub fn error_label(kind: Kind) -> Option<&'static str> {
         Kind::Overloaded => Some("loadshed"),
         Kind::FailFast => Some("failfast"),
         Kind::Loop => Some("gateway loop"),
+        Kind::GatewayDomain => Some("gateway domain invalid"),
         Kind::Connect | Kind::ConnectTimeout | Kind::Reset => Some("i/o"),
         Kind::Internal => Some("unexpected"),
         other => Some(other.answer().reason),

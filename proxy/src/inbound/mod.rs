@@ -18,11 +18,11 @@ use std::sync::Arc;
 use outrigger_policy::authz::ClientTls;
 use outrigger_policy::inbound::InboundProtocol;
 use outrigger_policy::port::PortPolicy;
-use tokio::net::TcpListener;
 
 use crate::error::{self, Fault, Kind, Side};
 use crate::http::{h2, http1};
-use crate::inbound::arrival::Arrival;
+use crate::inbound::arrival::{Arrival, Passage};
+use crate::inbound::direct::Direct;
 use crate::inbound::http::Connection;
 use crate::inbound::shared::Inbound;
 use crate::inbound::tls::Tls;
@@ -31,36 +31,34 @@ use crate::net::detect::http::Preface;
 use crate::net::detect::read::Unread;
 use crate::net::header::Session;
 use crate::net::io::Io;
-use crate::net::listen::{self, Accepted, OriginalDst};
+use crate::net::listen::Accepted;
 use crate::telemetry::labels::{NoTls, TlsAccept};
 
-/// Accepts connections from the mesh until draining starts.
-pub async fn serve(inbound: Arc<Inbound>, listener: TcpListener, original_dst: OriginalDst) {
-    let drain = inbound.drain.clone();
-    let (options, room) = (inbound.config.accept.clone(), inbound.rooms.accepted.clone());
-    let serve = move |accepted| connection(inbound.clone(), accepted);
-    listen::accept_loop(listener, options, room, original_dst, drain, serve).await;
-}
-
-/// One connection, to its end.
-async fn connection(inbound: Arc<Inbound>, accepted: Accepted) {
-    let (peer, dst) = (accepted.peer, accepted.original_dst);
-    let served = if !allowed(&inbound, dst) {
+/// One connection, to its end. `Some`: it is for somebody else, and nothing of it has been carried on yet.
+pub(crate) async fn connection(
+    inbound: &Arc<Inbound>,
+    accepted: Accepted,
+) -> Result<Option<Box<Passage>>, Fault> {
+    let dst = accepted.original_dst;
+    if !allowed(inbound, dst) {
         let text = format!(
             "inbound connections are not allowed on this IP address ({})",
             dst.ip()
         );
-        Err(Fault::because(Kind::Unauthorized, Side::Client, text))
-    } else if dst.port() == inbound.config.listen.port() {
-        peer_proxy(&inbound, accepted).await
-    } else {
-        redirected(&inbound, accepted).await
-    };
-    if let Err(fault) = served {
-        inbound.report.tcp_error(dst, &fault);
-        let reason = fault.kind.answer().reason;
-        tracing::info!(client.addr = %peer, %dst, reason, error = %error::chain(&fault), "Connection closed");
+        return Err(Fault::because(Kind::Unauthorized, Side::Client, text));
     }
+    if dst.port() == inbound.config.listen.port() {
+        return peer_proxy(inbound, accepted).await;
+    }
+    redirected(inbound, accepted).await?;
+    Ok(None)
+}
+
+/// Counts and logs why a connection was closed.
+pub(crate) fn closed(inbound: &Inbound, peer: SocketAddr, dst: SocketAddr, fault: &Fault) {
+    inbound.report.tcp_error(dst, fault);
+    let reason = fault.kind.answer().reason;
+    tracing::info!(client.addr = %peer, %dst, reason, error = %error::chain(fault), "Connection closed");
 }
 
 /// Whether connections to this address are for this pod at all.
@@ -69,14 +67,16 @@ fn allowed(inbound: &Inbound, dst: SocketAddr) -> bool {
     ips.is_empty() || ips.contains(dst.ip())
 }
 
-/// A connection that a peer proxy opened to this one, for the application.
-async fn peer_proxy(inbound: &Arc<Inbound>, accepted: Accepted) -> Result<(), Fault> {
+/// A connection that a peer proxy opened to this one, for the application or for somebody else.
+async fn peer_proxy(inbound: &Arc<Inbound>, accepted: Accepted) -> Result<Option<Box<Passage>>, Fault> {
     match direct::accept(inbound, accepted).await? {
-        None => Ok(()),
-        Some((arrival, io, None)) => tcp::forward(inbound, arrival, io).await,
-        Some((arrival, io, Some(Session::Http1))) => http1(inbound, arrival, io).await,
-        Some((arrival, io, Some(Session::Http2))) => http2(inbound, arrival, io).await,
+        None => {}
+        Some(Direct::Through(passage)) => return Ok(Some(passage)),
+        Some(Direct::Here(arrival, io, None)) => tcp::forward(inbound, arrival, io).await?,
+        Some(Direct::Here(arrival, io, Some(Session::Http1))) => http1(inbound, arrival, io).await?,
+        Some(Direct::Here(arrival, io, Some(Session::Http2))) => http2(inbound, arrival, io).await?,
     }
+    Ok(None)
 }
 
 /// A connection to the application that the kernel redirected here.
@@ -212,7 +212,7 @@ async fn http2(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), F
 }
 
 /// A client that goes away in the middle is no fault of anybody's here.
-fn ended(served: Result<(), impl std::error::Error + 'static>) {
+pub(crate) fn ended(served: Result<(), impl std::error::Error + 'static>) {
     if let Err(error) = served {
         tracing::debug!(error = %error::chain(&error), "an HTTP connection from the mesh ended early");
     }

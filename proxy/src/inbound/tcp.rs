@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use outrigger_policy::authz::{Authorization, Deny, Permit, authorize};
+use outrigger_policy::authz::{Deny, Permit};
 use outrigger_policy::inbound::{InboundPolicy, InboundProtocol};
 use outrigger_policy::port::PortPolicy;
 
@@ -17,16 +17,22 @@ use crate::net::io::Io;
 /// Passes bytes on to the application for as long as the policy permits it.
 pub(super) async fn forward(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
     // Nobody is dialled for a client that may not connect.
-    if permit(&arrival.port.policy.get(), &arrival).is_err() {
-        return Err(refused(inbound, &arrival));
-    }
+    check(inbound, &arrival)?;
     let app = dial(inbound, &arrival).await?;
     // Boxed, so that connections of HTTP keep no room for it.
     Box::pin(join(inbound, arrival, io, app)).await
 }
 
+/// Refuses a client that may not connect.
+pub(crate) fn check(inbound: &Inbound, arrival: &Arrival) -> Result<(), Fault> {
+    match permit(&arrival.port.policy.get(), arrival) {
+        Ok(_permit) => Ok(()),
+        Err(Deny) => Err(refused(inbound, arrival)),
+    }
+}
+
 /// Passes bytes on between two connections for as long as the policy permits it.
-pub(super) async fn join(
+pub(crate) async fn join(
     inbound: &Arc<Inbound>,
     arrival: Arrival,
     mut io: Io,
@@ -57,7 +63,7 @@ pub(super) async fn join(
             io.cut();
             app.cut();
             inbound.report.tcp_terminated(&arrival, &revoked);
-            let (fault, remedy) = (denied(&revoked), arrival.remedy(authorizations(&revoked), &revoked));
+            let (fault, remedy) = (denied(&revoked), arrival.remedy(revoked.for_bytes(), &revoked));
             inbound.report.refused(&arrival, &revoked, None, &fault, remedy);
             Err(fault)
         }
@@ -84,7 +90,7 @@ async fn dial(inbound: &Inbound, arrival: &Arrival) -> Result<Io, Fault> {
 fn refused(inbound: &Inbound, arrival: &Arrival) -> Fault {
     let policy = arrival.port.policy.get();
     inbound.report.tcp_denied(arrival, &policy);
-    let (fault, remedy) = (denied(&policy), arrival.remedy(authorizations(&policy), &policy));
+    let (fault, remedy) = (denied(&policy), arrival.remedy(policy.for_bytes(), &policy));
     inbound.report.refused(arrival, &policy, None, &fault, remedy);
     fault
 }
@@ -101,21 +107,7 @@ async fn revoked(policy: &mut Live<PortPolicy>, arrival: &Arrival) -> Arc<PortPo
 }
 
 fn permit<'a>(policy: &'a InboundPolicy, arrival: &Arrival) -> Result<Permit<'a>, Deny> {
-    authorize(authorizations(policy), arrival.client.ip(), &arrival.tls)
-}
-
-/// Who may connect without speaking HTTP.
-fn authorizations(policy: &InboundPolicy) -> &[Authorization] {
-    match &policy.protocol {
-        InboundProtocol::Opaque | InboundProtocol::Tls | InboundProtocol::Detect { .. } => {
-            &policy.authorizations
-        }
-        // What is not HTTP has no business on a port that speaks it.
-        InboundProtocol::Http1(_)
-        | InboundProtocol::Http2(_)
-        | InboundProtocol::Grpc(_)
-        | InboundProtocol::Invalid(_) => &[],
-    }
+    policy.connection(arrival.client.ip(), &arrival.tls)
 }
 
 fn denied(policy: &InboundPolicy) -> Fault {

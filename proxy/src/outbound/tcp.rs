@@ -18,6 +18,7 @@ use crate::outbound::backends::Backend;
 use crate::outbound::dialled::Dialled;
 use crate::outbound::report::{self, Report};
 use crate::outbound::router::Opaque;
+use crate::outbound::target::Target;
 use crate::telemetry::tcp_route::Flow;
 
 /// Endpoints tried for one connection.
@@ -33,6 +34,16 @@ pub(super) async fn opaque(
 ) -> Result<(), Fault> {
     let (server, picked) = report::checked(&mut flow, dial(route).await)?;
     join(&mut io, server, picked, flow, config).await
+}
+
+/// Opens a connection to where a destination's opaque route leads. What comes with it is held until it has ended: the
+/// endpoint's load, and the flow that counts it.
+pub(crate) async fn open(target: &Target, report: &Report) -> Result<(Io, (Picked, Flow)), Fault> {
+    let router = target.router();
+    let route = router.opaque()?;
+    let mut flow = report.flow(route, Some(target.dialled()));
+    let (server, picked) = report::checked(&mut flow, dial(route).await)?;
+    Ok((server, (picked, flow)))
 }
 
 /// Opens a connection to where an opaque route leads.

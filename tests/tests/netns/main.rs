@@ -6,6 +6,7 @@ mod control_plane;
 mod differential;
 mod drain;
 mod examples;
+mod gateway;
 mod h2_abuse;
 mod hostile;
 mod http1;

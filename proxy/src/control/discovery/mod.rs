@@ -123,7 +123,7 @@ impl Discovery {
             ..
         } = &*self.0;
         let profile = match networks.may_have_profile(dst) {
-            true => profiles.watch(&dst, runtime),
+            true => profiles.of_address(dst, runtime),
             false => profile::none(),
         };
         let lookup = outbound.of_address(dst, runtime);
@@ -144,7 +144,7 @@ impl Discovery {
         } = &*self.0;
         let answers = target::Answers {
             profile: match suffixes.contains(&name.name) {
-                true => profiles.watch(name, runtime),
+                true => profiles.of_name(name, runtime),
                 false => profile::none(),
             },
             lookup: outbound.of_name(name, runtime),

@@ -1,8 +1,10 @@
 //! `Destination.GetProfile`: what a service profile, or the endpoint behind an address, adds.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use outrigger_policy::Unsupported;
+use outrigger_policy::name::NameAddr;
 use outrigger_policy::profile::Profile;
 use outrigger_proto::decode::profile::profile as decode;
 use outrigger_proto::destination::destination_client::DestinationClient;
@@ -12,7 +14,7 @@ use tracing::debug;
 
 use crate::control::channel::Channel;
 use crate::control::discovery::answer::Answer;
-use crate::control::stream::{MAX_MESSAGE, Update, Upkeep, follow};
+use crate::control::stream::{MAX_MESSAGE, PROFILE_OF_NAME, Update, Upkeep, follow};
 use crate::live::{Live, Publisher};
 
 /// The profile of a destination; `None` where it has none.
@@ -40,13 +42,23 @@ impl Source {
         }
     }
 
-    /// Follows the profile of a destination, an address or a `name:port`.
-    pub(crate) fn watch(&self, dst: &impl ToString, runtime: &Handle) -> Live<ProfileAnswer> {
+    /// Follows the profile of an address.
+    pub(crate) fn of_address(&self, dst: SocketAddr, runtime: &Handle) -> Live<ProfileAnswer> {
+        self.clone().watch(dst.to_string(), runtime)
+    }
+
+    /// Follows the profile of a name.
+    pub(crate) fn of_name(&self, name: &NameAddr, runtime: &Handle) -> Live<ProfileAnswer> {
+        let mut source = self.clone();
+        source.upkeep.kind = PROFILE_OF_NAME;
+        source.watch(name.to_string(), runtime)
+    }
+
+    fn watch(self, dst: String, runtime: &Handle) -> Live<ProfileAnswer> {
         let (publisher, live) = Live::new(Answer::Waiting);
-        let (source, dst) = (self.clone(), dst.to_string());
         runtime.spawn(async move {
             tokio::select! {
-                () = source.run(dst, &publisher) => {}
+                () = self.run(dst, &publisher) => {}
                 () = publisher.unused() => {}
             }
         });

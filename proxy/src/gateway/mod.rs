@@ -1,0 +1,92 @@
+//! The multicluster gateway: connections of peer proxies that are for somebody else go in by the policy of our own port, and
+//! out again to the service that they name (spec §3G).
+//!
+//! `inbound` hands such a connection back once its TLS is terminated and its transport header read; from there on the two
+//! directions meet here, and nowhere else.
+
+pub mod forwarded;
+pub mod http;
+pub mod shared;
+pub mod tcp;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::error::Fault;
+use crate::gateway::http::Connection;
+use crate::gateway::shared::Gateway;
+use crate::http::{h2, http1};
+use crate::inbound;
+use crate::inbound::arrival::Passage;
+use crate::net::header::Session;
+use crate::net::listen::{self, Accepted, OriginalDst};
+
+/// Accepts connections from the mesh until draining starts. All but those for somebody else are `inbound`'s alone.
+pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, original_dst: OriginalDst) {
+    let inbound = &gateway.inbound;
+    let (options, room) = (inbound.config.accept.clone(), inbound.rooms.accepted.clone());
+    let drain = inbound.drain.clone();
+    let serve = move |accepted| connection(gateway.clone(), accepted);
+    listen::accept_loop(listener, options, room, original_dst, drain, serve).await;
+}
+
+/// One connection, to its end.
+async fn connection(gateway: Arc<Gateway>, accepted: Accepted) {
+    let (peer, dst) = (accepted.peer, accepted.original_dst);
+    let served = match inbound::connection(&gateway.inbound, accepted).await {
+        Ok(Some(passage)) => Box::pin(pass(&gateway, *passage)).await,
+        Ok(None) => Ok(()),
+        Err(fault) => Err(fault),
+    };
+    if let Err(fault) = served {
+        inbound::closed(&gateway.inbound, peer, dst, &fault);
+    }
+}
+
+/// A connection for somebody else, to its end.
+async fn pass(gateway: &Arc<Gateway>, passage: Passage) -> Result<(), Fault> {
+    match passage.session {
+        None => tcp::pass(gateway, passage).await,
+        Some(session) => serve_http(gateway, passage, session).await,
+    }
+}
+
+async fn serve_http(gateway: &Arc<Gateway>, passage: Passage, session: Session) -> Result<(), Fault> {
+    let Passage { arrival, io, to, .. } = passage;
+    let (config, drain) = (&gateway.inbound.config, gateway.inbound.drain.clone());
+    let connection = Connection::new(gateway.clone(), arrival, to);
+    let closing = connection.client.closing.clone();
+    let requests = connection.clone();
+    let service = move |request| http::request(requests.clone(), request);
+    match session {
+        Session::Http1 => {
+            let served = http1::server::serve(io, service, config.head_limits, closing, drain).await;
+            if let Some(fault) = served.as_ref().err().and_then(http1::server::refused) {
+                connection.client.refused(&fault);
+            }
+            inbound::ended(served);
+        }
+        Session::Http2 => {
+            inbound::ended(h2::server::serve(io, service, &config.http2_server, closing, drain).await);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the future: every connection from the mesh keeps it.
+    const CONNECTION: usize = 2_700;
+
+    #[test]
+    fn a_connection_that_is_not_for_somebody_else_pays_little_for_the_possibility() {
+        fn future_size<A, B, F>(_function: impl Fn(A, B) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = future_size(connection);
+        assert!(size <= CONNECTION, "{size} bytes");
+    }
+}
