@@ -15,8 +15,10 @@ use outrigger_policy::balance::ewma::PeakEwma;
 use outrigger_policy::balance::p2c::{self, Weights};
 use outrigger_policy::breaker::{Accrual, Breaker, BreakerPolicy, Outcome};
 use outrigger_policy::budget::{BudgetPolicy, RetryBudget};
+use outrigger_policy::inbound::{InboundPolicy, InboundProtocol, InboundRule};
 use outrigger_policy::name::{Identity, ResourceRef};
 use outrigger_policy::outbound::LoadParams;
+use outrigger_policy::port::PortPolicy;
 use outrigger_policy::rate_limit::{RateLimitPolicy, RateLimiter};
 use outrigger_policy::route::host::HostMatch;
 use outrigger_policy::route::index::Indexed;
@@ -109,6 +111,50 @@ fn authorization(c: &mut Criterion) {
     c.bench_function("authorize", |b| {
         b.iter(|| authorize(black_box(&list), black_box(client), black_box(&tls)).is_ok());
     });
+    let headers = HeaderMap::new();
+    let head = Head {
+        host: "web.emojivoto.svc.cluster.local",
+        method: &Method::GET,
+        path: "/api/v1/7/items",
+        query: None,
+        headers: &headers,
+    };
+    let meta = Arc::new(ResourceRef::of_default("bench"));
+    for (name, routes) in [("1 route", 1), ("100 routes", 100), ("1,000 routes", 1000)] {
+        let authorizations: Arc<[Authorization]> = list.iter().cloned().collect();
+        let rule = |_, _: &usize| InboundRule::new(authorizations.clone());
+        let policy = PortPolicy::new(InboundPolicy {
+            meta: meta.clone(),
+            protocol: InboundProtocol::Http1(table(&meta, routes).map(rule)),
+            authorizations: authorizations.clone(),
+            rate_limit: None,
+        });
+        assert!(policy.request(&head, client, &tls, true).is_ok());
+        c.bench_function(&format!("inbound request, {name}"), |b| {
+            b.iter(|| {
+                black_box(&policy)
+                    .request(black_box(&head), client, &tls, true)
+                    .is_ok()
+            });
+        });
+    }
+    let mut number = 0u32;
+    for clients in [1, 10, 100] {
+        let list: Vec<_> = (0..clients)
+            .map(|_| {
+                number += 1;
+                let id = format!("client{number}.ns.serviceaccount.identity.linkerd.cluster.local");
+                let only = Authentication::TlsAuthenticated {
+                    identities: vec![identity(&id)],
+                    suffixes: vec![],
+                };
+                authorization(&id, "0.0.0.0/0", only)
+            })
+            .collect();
+        c.bench_function(&format!("authorize nobody of {clients}"), |b| {
+            b.iter(|| authorize(black_box(&list), black_box(client), black_box(&tls)).is_err());
+        });
+    }
 }
 
 fn balancing(c: &mut Criterion) {

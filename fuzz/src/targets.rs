@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
+use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use outrigger_policy::hint;
 use outrigger_policy::name::{DnsName, Identity, ResourceRef};
 use outrigger_policy::overrides::Overrides;
 use outrigger_policy::route::header::{QueryMatch, ValueMatch};
 use outrigger_policy::route::host::HostMatch;
-use outrigger_policy::route::path::PathMatch;
+use outrigger_policy::route::path::{self, PathMatch};
 use outrigger_policy::route::request::RequestMatch;
 use outrigger_policy::route::{Head, Route, RouteTable, Rule};
 use outrigger_policy::timeouts::grpc_timeout;
@@ -23,6 +24,7 @@ use outrigger_proto::destination::update::Update;
 use outrigger_proto::{destination, encode, inbound, outbound};
 use outrigger_proxy::config::env::Errors;
 use outrigger_proxy::config::{Config, HeadLimits};
+use outrigger_proxy::gateway::forwarded;
 use outrigger_proxy::http::h2::frames::Frames;
 use outrigger_proxy::http::http1::gate::Gate;
 use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
@@ -34,7 +36,7 @@ use prost::Message;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. A name is that of a directory of `seeds/` as well.
-pub const ALL: [Target; 13] = [
+pub const ALL: [Target; 15] = [
     ("client_hello", client_hello),
     ("http_preface", http_preface),
     ("http2_frames", http2_frames),
@@ -42,6 +44,8 @@ pub const ALL: [Target; 13] = [
     ("transport_header", transport_header),
     ("identity", identity),
     ("route_match", route_match),
+    ("path_ambiguity", path_ambiguity),
+    ("forwarded", forwarded),
     ("overrides", overrides),
     ("outbound_policy", outbound_policy),
     ("inbound_policy", inbound_policy),
@@ -49,6 +53,79 @@ pub const ALL: [Target; 13] = [
     ("profile", profile),
     ("configuration", configuration),
 ];
+
+/// A path that can be read in one way only has the same segments for a reader that cuts parameters off, decodes, takes
+/// backslashes for slashes and resolves dots, as for one that only decodes.
+pub fn path_ambiguity(bytes: &[u8]) {
+    let Ok(path) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if path::ambiguity(path).is_some() {
+        return;
+    }
+    let name = |segment: &str| decoded(segment.split(';').next().unwrap_or_default().as_bytes());
+    let plain: Vec<Vec<u8>> = path.split('/').map(name).collect();
+    let whole = plain.join(&b'/');
+    let mut resolved: Vec<&[u8]> = Vec::new();
+    for segment in whole.split(|byte| matches!(byte, b'/' | b'\\')) {
+        match segment {
+            b"" | b"." => {}
+            b".." => drop(resolved.pop()),
+            segment => resolved.push(segment),
+        }
+    }
+    let plain: Vec<&[u8]> = plain
+        .iter()
+        .map(Vec::as_slice)
+        .filter(|s| !s.is_empty())
+        .collect();
+    assert_eq!(resolved, plain, "{path:?}");
+}
+
+/// Percent-decoded once (RFC 3986 §2.1); what is no escape stays.
+fn decoded(bytes: &[u8]) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut decoded, mut at) = (Vec::new(), 0);
+    while let Some(byte) = bytes.get(at) {
+        let escape = (digit(bytes.get(at + 1)), digit(bytes.get(at + 2)));
+        match (byte, escape) {
+            (b'%', (Some(high), Some(low))) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                decoded.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+/// Whatever others have written into `Forwarded`, one line each after that of an identity: what a gateway adds is found
+/// again, and it is found nowhere else.
+pub fn forwarded(bytes: &[u8]) {
+    let mut lines = bytes.split(|byte| *byte == b'\n').take(8);
+    let id = std::str::from_utf8(lines.next().unwrap_or_default());
+    let Ok(Ok(id)) = id.map(Identity::parse) else {
+        return;
+    };
+    let mut headers = HeaderMap::new();
+    for line in lines.filter_map(|line| HeaderValue::from_bytes(line).ok()) {
+        headers.append(FORWARDED, line);
+    }
+    forwarded::by(&headers, id.as_str());
+    let own = forwarded::element(id.as_str(), "client", "host");
+    let mut alone = HeaderMap::new();
+    alone.append(
+        FORWARDED,
+        HeaderValue::from_str(&own).expect("identities are printable"),
+    );
+    assert!(forwarded::by(&alone, id.as_str()));
+    assert!(id.as_str() == "client" || !forwarded::by(&alone, "client"));
+    headers.extend(alone);
+    assert!(forwarded::by(&headers, id.as_str()));
+}
 
 /// What peers say about retries and timeouts, one header in each line, is read to its end and taken out, and stays
 /// within the limits.

@@ -70,6 +70,19 @@ pub enum InboundProtocol {
 }
 
 impl InboundProtocol {
+    /// Its name, in the words of the `Server` object.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Detect { .. } => "unknown",
+            Self::Http1(_) => "HTTP/1",
+            Self::Http2(_) => "HTTP/2",
+            Self::Grpc(_) => "gRPC",
+            Self::Opaque => "opaque",
+            Self::Tls => "TLS",
+            Self::Invalid(_) => "invalid",
+        }
+    }
+
     /// The routes for HTTP, where the port speaks it or may.
     pub fn routes(&self) -> Option<&RouteTable<InboundRule>> {
         match self {

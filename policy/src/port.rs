@@ -2,15 +2,17 @@
 
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::Unsupported;
 use crate::authz::{ClientTls, Permit, authorize};
-use crate::inbound::{InboundPolicy, InboundRule};
+use crate::inbound::{InboundPolicy, InboundProtocol, InboundRule};
+use crate::name::ResourceRef;
 use crate::rate_limit::RateLimiter;
 use crate::route::index::Index;
 use crate::route::path::{self, PathMatch};
 use crate::route::request::{Head, RequestMatch};
-use crate::route::{Found, Route, Rule};
+use crate::route::{Found, Route, RouteTable, Rule};
 
 /// What the control plane said about a port, ready to be asked for each request.
 ///
@@ -18,6 +20,9 @@ use crate::route::{Found, Route, Rule};
 #[derive(Debug)]
 pub struct PortPolicy {
     policy: InboundPolicy,
+    /// The one route of a port for bytes: HTTP is bytes too, on a connection that was taken for it before the policy said
+    /// otherwise, or by the proxy that opened it.
+    bytes: Option<RouteTable<InboundRule>>,
     /// Of its routes, where it has some.
     index: Option<Index>,
     limiter: Option<RateLimiter>,
@@ -35,8 +40,8 @@ pub struct Admitted<'a> {
 /// Why a request may not enter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refusal<'a> {
-    /// The port takes none, or nothing at all.
-    NoHttp,
+    /// The server can't be enforced: nothing enters.
+    Invalid,
     /// No route matches it.
     NoRoute,
     /// No authorization of the rule admits the client.
@@ -66,6 +71,10 @@ impl PortPolicy {
 
     fn with(policy: InboundPolicy, limiter: Option<RateLimiter>) -> Self {
         Self {
+            bytes: matches!(policy.protocol, InboundProtocol::Opaque | InboundProtocol::Tls).then(|| {
+                let meta = Arc::new(ResourceRef::of_default("default"));
+                RouteTable::catch_all(meta, InboundRule::new(policy.authorizations.clone()))
+            }),
             index: policy.protocol.routes().map(Index::new),
             policy,
             limiter,
@@ -81,10 +90,12 @@ impl PortPolicy {
         tls: &ClientTls,
         strict_paths: bool,
     ) -> Result<Admitted<'_>, Refusal<'_>> {
-        let (Some(table), Some(index)) = (self.protocol.routes(), &self.index) else {
-            return Err(Refusal::NoHttp);
+        let found = match (self.protocol.routes(), &self.index, &self.bytes) {
+            (Some(table), Some(index), _) => index.find(table, head),
+            (_, _, Some(bytes)) => bytes.find(head),
+            _ => return Err(Refusal::Invalid),
         };
-        let found = index.find(table, head).ok_or(Refusal::NoRoute)?;
+        let found = found.ok_or(Refusal::NoRoute)?;
         let Ok(permit) = authorize(&found.then.authorizations, client, tls) else {
             return Err(Refusal::Unauthorized(found));
         };
@@ -156,15 +167,11 @@ fn takes_everything(route: &Route<InboundRule>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
     use crate::authz::{Authentication, Authorization, Network};
-    use crate::inbound::InboundProtocol;
-    use crate::name::ResourceRef;
     use crate::rate_limit::RateLimitPolicy;
-    use crate::route::RouteTable;
 
     fn meta(name: &str) -> Arc<ResourceRef> {
         Arc::new(ResourceRef::of_default(name))

@@ -235,8 +235,14 @@ mod model {
         host: &str,
         path: &str,
     ) -> Verdict {
-        if !matches!(protocol, "detect" | "http1" | "http2" | "grpc") {
-            return Err("no HTTP");
+        match protocol {
+            "invalid" => return Err("invalid"),
+            // Bytes, whoever takes them for HTTP.
+            "opaque" | "tls" => {
+                let by = first(server, address, client).map_err(|_| "unauthorized")?;
+                return Ok(format!("default by {by}"));
+            }
+            _ => {}
         }
         let lists = |way: &Way| [way.3, server].concat();
         let route = taken(routes, host, path).ok_or("no route")?;
@@ -325,7 +331,7 @@ fn ask(policy: &PortPolicy, address: &str, client: Option<Option<&str>>, host: &
             "{} by {}",
             admitted.found.meta.name, admitted.permit.by.name
         )),
-        Err(Refusal::NoHttp) => Err("no HTTP"),
+        Err(Refusal::Invalid) => Err("invalid"),
         Err(Refusal::NoRoute) => Err("no route"),
         Err(Refusal::Unauthorized(_)) => Err("unauthorized"),
         Err(Refusal::AmbiguousPath(..)) => Err("ambiguous path"),

@@ -321,6 +321,7 @@ impl App {
         ));
         let (end, asked_to_end) = mpsc::channel(1);
         let admin = Admin {
+            policy: inbound.policy(config.admin.listen.port()),
             registry,
             readiness,
             environment: Environment::new(config::env::all()),

@@ -1,6 +1,8 @@
 //! Certificates of any authority, and TLS connections as a stranger would make them.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
@@ -37,6 +39,8 @@ pub enum Validity {
     Now,
     /// Yesterday only.
     Over,
+    /// From tomorrow on.
+    Later,
 }
 
 /// A certificate that nobody signed, for this name.
@@ -75,7 +79,18 @@ impl Authority {
 
     /// A certificate for this identity, good for both sides of a connection.
     pub fn issue(&self, identity: &str, validity: Validity) -> Own {
-        let mut params = CertificateParams::new(vec![identity.to_owned()]).unwrap();
+        self.issue_for(&[identity], validity)
+    }
+
+    /// A certificate with these alternative names, in this order; they may be none. Its subject claims to be `root`.
+    pub fn issue_for(&self, names: &[&str], validity: Validity) -> Own {
+        let name = |text: &str| match text.contains("://") {
+            true => SanType::URI(text.try_into().unwrap()),
+            false => SanType::DnsName(text.try_into().unwrap()),
+        };
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = names.iter().map(|text| name(text)).collect();
+        params.distinguished_name.push(DnType::CommonName, "root");
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -84,6 +99,7 @@ impl Authority {
         (params.not_before, params.not_after) = match validity {
             Validity::Now => (now - Duration::hours(1), now + Duration::days(1)),
             Validity::Over => (now - Duration::days(2), now - Duration::days(1)),
+            Validity::Later => (now + Duration::days(1), now + Duration::days(2)),
         };
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

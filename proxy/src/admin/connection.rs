@@ -12,9 +12,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use outrigger_policy::authz::ClientTls;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::admin::access::Peer;
 use crate::admin::pages::Admin;
 use crate::drain::Drain;
 use crate::live::Live;
@@ -47,13 +49,13 @@ pub(super) async fn serve(
         opened = open(tcp, peer, &credentials) => opened?,
         () = drain.started() => return Ok(()),
     };
-    let Some((io, version)) = opened else {
+    let Some((io, version, tls)) = opened else {
         return Ok(());
     };
-    let local = is_local(peer);
+    let peer = Arc::new(Peer { addr: peer, tls });
     let service = service_fn(move |request: Request<Incoming>| {
-        let admin = admin.clone();
-        async move { Ok::<_, Infallible>(admin.answer(request, local).await) }
+        let (admin, peer) = (admin.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(admin.answer(request, &peer).await) }
     });
     let io = TokioIo::new(io);
     match version {
@@ -75,11 +77,6 @@ pub(super) async fn serve(
     }
 }
 
-/// Whether a peer is in this pod, by its own address: no header can make anybody local. IPv4 may come as IPv6.
-fn is_local(peer: SocketAddr) -> bool {
-    peer.ip().to_canonical().is_loopback()
-}
-
 enum Version {
     Http1,
     Http2,
@@ -90,8 +87,8 @@ async fn open(
     tcp: TcpStream,
     peer: SocketAddr,
     credentials: &Live<Credentials>,
-) -> Result<Option<(Io, Version)>, Box<dyn Error + Send + Sync>> {
-    let Some((mut io, default)) = terminate(Socket::new(tcp), peer, credentials).await? else {
+) -> Result<Option<(Io, Version, ClientTls)>, Box<dyn Error + Send + Sync>> {
+    let Some((mut io, default, tls)) = terminate(Socket::new(tcp), peer, credentials).await? else {
         return Ok(None);
     };
     let version = match detect::preface(&mut io, DETECT_TIMEOUT).await? {
@@ -104,19 +101,20 @@ async fn open(
             return Ok(None);
         }
     };
-    Ok(Some((io, version)))
+    Ok(Some((io, version, tls)))
 }
 
-/// Ends TLS that is meant for this proxy. With it comes what a peer that then says nothing is taken to speak.
+/// Ends TLS that is meant for this proxy. With it comes what a peer that then says nothing is taken to speak, and what it
+/// proved.
 async fn terminate(
     mut socket: Socket,
     peer: SocketAddr,
     credentials: &Live<Credentials>,
-) -> Result<Option<(Io, Version)>, Box<dyn Error + Send + Sync>> {
+) -> Result<Option<(Io, Version, ClientTls)>, Box<dyn Error + Send + Sync>> {
     let sni = match detect::client_hello(&mut socket, DETECT_TIMEOUT).await? {
         Seen::Decided(Hello::Tls { sni }) => sni,
         Seen::Decided(Hello::NotTls | Hello::NeedMore) => {
-            return Ok(Some((Io::plain(socket), Version::Http1)));
+            return Ok(Some((Io::plain(socket), Version::Http1, ClientTls::None)));
         }
         Seen::TimedOut | Seen::Ended => return Ok(None),
     };
@@ -128,7 +126,8 @@ async fn terminate(
     }
     let handshake = tls::server::accept(&credentials, socket, false);
     let accepted = timeout(DETECT_TIMEOUT, handshake).await??;
-    Ok(Some((Io::server(accepted.stream), Version::Http2)))
+    let tls = ClientTls::Terminated(accepted.client);
+    Ok(Some((Io::server(accepted.stream), Version::Http2, tls)))
 }
 
 /// Runs a connection to its end, which it is asked to come to when it is old or draining starts.
@@ -147,26 +146,4 @@ where
     }
     end(served.as_mut());
     Ok(timeout(END_TIMEOUT, served).await??)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_loopback_addresses_are_local() {
-        let is_local = |peer: &str| is_local(peer.parse().unwrap());
-        for peer in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-            assert!(is_local(peer), "{peer}");
-        }
-        for peer in [
-            "10.0.0.1:1",
-            "0.0.0.0:1",
-            "[::ffff:10.0.0.1]:1",
-            "[::127.0.0.1]:1",
-            "[::]:1",
-        ] {
-            assert!(!is_local(peer), "{peer}");
-        }
-    }
 }

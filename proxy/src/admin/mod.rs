@@ -1,14 +1,16 @@
-//! The admin server: probes and metrics for everybody, and for those within the pod the log filter, the environment
+//! The admin server: probes and metrics for whom the policy of its port admits, and for those within the pod the log filter, the environment
 //! and shutdown.
 //!
 //! | file | holds |
 //! |---|---|
 //! | [`pages`] | what is answered, path by path |
+//! | `access` | who may ask: the inbound policy of the port |
 //! | `connection` | one connection: plain or mesh TLS, HTTP/1 or HTTP/2 |
 //! | [`readiness`] | the conditions under which `/ready` says so |
 //! | [`environment`] | `/env.json`, without secrets |
 //! | `negotiate` | formats and compression |
 
+mod access;
 mod connection;
 pub mod environment;
 mod negotiate;

@@ -8,12 +8,15 @@ use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, Header
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use outrigger_policy::port::PortPolicy;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::admin::access::Peer;
 use crate::admin::environment::{Environment, refusal};
 use crate::admin::negotiate;
 use crate::admin::readiness::Readiness;
+use crate::live::Live;
 use crate::telemetry::Registry;
 use crate::telemetry::log::Level;
 use crate::telemetry::refusals::Refusals;
@@ -26,6 +29,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// What the admin server shows, and what it can do.
 #[derive(Debug)]
 pub struct Admin {
+    /// Who may ask: the inbound policy of the admin port.
+    pub policy: Live<PortPolicy>,
     /// The families that `/metrics` prints.
     pub registry: Registry,
     /// What `/ready` answers.
@@ -44,11 +49,15 @@ pub struct Admin {
 pub(super) type Page = Response<Full<Bytes>>;
 
 impl Admin {
-    /// Answers a request. `local`: it came over the loopback interface, so from within the pod.
-    pub(super) async fn answer<B>(&self, request: Request<B>, local: bool) -> Page
+    /// Answers a request, if the policy of the port lets it in.
+    pub(super) async fn answer<B>(&self, request: Request<B>, peer: &Peer) -> Page
     where
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static>,
     {
+        if let Some(status) = peer.refused(&self.policy.get(), &request) {
+            return empty(status);
+        }
+        let local = peer.is_local();
         let (method, path) = (request.method(), request.uri().path());
         let is_head = method == Method::HEAD;
         let page = match path {

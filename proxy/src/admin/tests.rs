@@ -1,6 +1,8 @@
 //! The admin server over real sockets.
 
 use super::*;
+use crate::config::{DefaultInbound, DefaultPolicy, Networks, PortSet};
+use crate::control::discovery::default_policy;
 use crate::drain::{self, Drainer};
 use crate::telemetry::Registry;
 use crate::telemetry::labels::Target;
@@ -11,7 +13,9 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use outrigger_policy::authz::ClientTls;
 use outrigger_policy::name::Identity;
+use outrigger_policy::port::PortPolicy;
 use std::io::Read as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -34,6 +38,7 @@ fn admin() -> (Admin, Condition) {
     let condition = readiness.condition("identity", "no certificate yet");
     let variables = [("A".to_owned(), "1".to_owned())];
     let admin = Admin {
+        policy: Live::fixed(everybody()),
         registry,
         readiness,
         environment: Environment::new(variables),
@@ -42,6 +47,17 @@ fn admin() -> (Admin, Condition) {
         shutdown: None,
     };
     (admin, condition)
+}
+
+/// A policy that admits everybody.
+fn everybody() -> PortPolicy {
+    let default = DefaultInbound {
+        policy: DefaultPolicy::AllUnauthenticated,
+        cluster_networks: Networks::default(),
+        opaque_ports: PortSet::default(),
+        detect_timeout: Duration::from_secs(1),
+    };
+    PortPolicy::new(default_policy::of_port(&default, 4191))
 }
 
 async fn serving(admin: Admin, credentials: Credentials) -> (SocketAddr, Arc<Admin>, Drainer) {
@@ -54,12 +70,20 @@ async fn serving(admin: Admin, credentials: Credentials) -> (SocketAddr, Arc<Adm
     (addr, admin, drainer)
 }
 
+/// Somebody within the pod, or outside.
+fn peer(local: bool) -> access::Peer {
+    access::Peer {
+        addr: if local { "127.0.0.1:1" } else { "192.0.2.1:1" }.parse().unwrap(),
+        tls: ClientTls::None,
+    }
+}
+
 /// What this server answers to a request, without a connection.
 async fn page(admin: &Admin, line: &str, body: &'static str, local: bool) -> (StatusCode, String) {
     let (method, uri) = line.split_once(' ').unwrap();
     let request = Request::builder().method(method).uri(uri);
     let request = request.body(Full::new(Bytes::from(body))).unwrap();
-    let response = admin.answer(request, local).await;
+    let response = admin.answer(request, &peer(local)).await;
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.into()).unwrap())
@@ -202,7 +226,7 @@ async fn the_log_filter_is_shown_and_replaced() {
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(page(&admin, &path("GET"), "", true).await.1, filter);
     let request = Request::post("/proxy-log-level").body(Empty::<Bytes>::new());
-    let response = admin.answer(request.unwrap(), true).await;
+    let response = admin.answer(request.unwrap(), &peer(true)).await;
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     let allowed: Vec<_> = response.headers().get_all("allow").iter().collect();
     assert_eq!(allowed, ["GET", "PUT"]);

@@ -76,8 +76,12 @@ fn explain<'a>(
 ) -> (Option<&'a Arc<ResourceRef>>, No) {
     let head = head(request);
     match refusal {
-        Refusal::NoHttp => {
-            let text = no_http(policy);
+        Refusal::Invalid => {
+            let why = match &policy.protocol {
+                InboundProtocol::Invalid(why) => why.to_string(),
+                _ => "its protocol is not known".to_owned(),
+            };
+            let text = format!("invalid server policy: {why}");
             let fault = Fault::because(Kind::Policy, Side::Control, text.clone());
             (None, No { fault, remedy: text })
         }
@@ -116,15 +120,6 @@ fn explain<'a>(
                 },
             )
         }
-    }
-}
-
-/// Why a port takes no requests.
-fn no_http(policy: &PortPolicy) -> String {
-    match &policy.protocol {
-        InboundProtocol::Invalid(why) => format!("invalid server policy: {why}"),
-        _ => "the port takes no HTTP: the client's side must call it opaque too (config.linkerd.io/opaque-ports)"
-            .to_owned(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use outrigger_policy::port::PortPolicy;
 use tokio::time::Instant;
 
 use crate::cache::Cache;
@@ -74,6 +75,11 @@ impl Inbound {
             self.ports.sweep(now);
         }
         self.local.sweep(now);
+    }
+
+    /// The policy of a port, kept current for as long as it is read.
+    pub fn policy(&self, port: u16) -> Live<PortPolicy> {
+        self.port(port).policy.clone()
     }
 
     /// A port; its policy is the configured default until the control plane has answered.

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod access;
+mod attackers;
 mod control_plane;
 mod differential;
 mod drain;
+mod enforced;
 mod examples;
 mod gateway;
 mod h2_abuse;

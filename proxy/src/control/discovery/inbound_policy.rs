@@ -10,7 +10,7 @@ use outrigger_proto::decode::{self, DecodeError};
 use outrigger_proto::inbound::inbound_server_policies_client::InboundServerPoliciesClient;
 use outrigger_proto::inbound::{PortSpec, Server};
 use tokio::runtime::Handle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::DefaultInbound;
 use crate::control::channel::Channel;
@@ -60,13 +60,17 @@ impl Source {
             async move { client.watch_port(request).await }
         };
         let mut known = false;
-        let ended = follow(&self.upkeep, open, |update| apply(update, publisher, &mut known)).await;
+        let ended = follow(&self.upkeep, open, |update| {
+            apply(port, update, publisher, &mut known)
+        })
+        .await;
         warn!(port, code = ?ended.code(), message = ended.message(), "the control plane has no policy for a port; what held before stays in force");
     }
 }
 
 /// `known`: a policy that could be read has arrived before.
 fn apply(
+    port: u16,
     update: Update<Server>,
     publisher: &Publisher<PortPolicy>,
     known: &mut bool,
@@ -80,6 +84,10 @@ fn apply(
     let policy = decoded?;
     *known = true;
     let before = publisher.get();
+    let (was, is) = (before.protocol.name(), policy.protocol.name());
+    if was != is {
+        info!(port, was, is, server = %policy.meta, "The protocol of a port has changed, for connections from now on");
+    }
     if **before != policy {
         publisher.set(before.updated(policy));
     }
