@@ -10,8 +10,9 @@ use crate::cache::Cache;
 use crate::control::DiscoveryError;
 use crate::error::{Fault, Kind, Side};
 use crate::inbound::shared::Inbound;
+use crate::outbound::dialled::Dialled;
 use crate::outbound::shared::Outbound;
-use crate::outbound::target::{Dialled, Target};
+use crate::outbound::target::Target;
 
 /// Destinations remembered at the same time; more are served, and looked up each time.
 const MAX_TARGETS: usize = 10_000;
