@@ -32,6 +32,9 @@ pub fn check<B>(request: &mut Request<B>, limits: &HeadLimits) -> Result<(), Fau
     if another.is_some() {
         return bad("the request has more than one Host");
     }
+    if host.is_some_and(|host| !host.as_bytes().iter().all(is_of_host)) {
+        return bad("the request's Host is not one host");
+    }
     let Some(authority) = request.uri().authority() else {
         return Ok(());
     };
@@ -45,6 +48,11 @@ pub fn check<B>(request: &mut Request<B>, limits: &HeadLimits) -> Result<(), Fau
     let host = HeaderValue::from_str(authority.as_str());
     replace_host(request.headers_mut(), host.ok());
     Ok(())
+}
+
+/// Whether a byte may stand in `Host` (RFC 3986 §3.2.2): all but the comma, with which some join two lines to one.
+fn is_of_host(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%:[]!$&'()*+;=".contains(byte)
 }
 
 fn replace_host(fields: &mut HeaderMap, host: Option<HeaderValue>) {
@@ -93,6 +101,25 @@ mod tests {
     fn two_hosts_are_refused() {
         assert!(check(&mut request("GET", "/", Version::HTTP_11, &["a", "a"]), &LIMITS).is_err());
         assert!(check(&mut request("GET", "http://a/", Version::HTTP_2, &["b"]), &LIMITS).is_err());
+    }
+
+    #[test]
+    fn a_host_that_is_none_or_several_is_refused() {
+        for host in ["a, b", "a,b", "a b", "user@a", "a/b", "a?b", "a\tb", "\"a\""] {
+            assert!(
+                check(&mut request("GET", "/", Version::HTTP_11, &[host]), &LIMITS).is_err(),
+                "{host}"
+            );
+        }
+        for host in [
+            "",
+            "a_b.example:8080",
+            "[::1]:80",
+            "192.0.2.1",
+            "xn--a-b.example.",
+        ] {
+            check(&mut request("GET", "/", Version::HTTP_11, &[host]), &LIMITS).unwrap();
+        }
     }
 
     #[test]

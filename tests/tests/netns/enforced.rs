@@ -96,8 +96,9 @@ fn once_a_version_has_been_seen_no_request_is_decided_by_an_older_one() {
 
 #[test]
 fn a_protocol_that_changes_is_logged_and_counts_for_new_connections() {
-    let (mesh, server_pod, client, web) = pair();
-    let mut held = client.connect(web).unwrap();
+    let (mesh, server_pod, _client, _web) = pair();
+    let outside = mesh.node().outside();
+    let mut held = outside.connect(server_pod.addr(8080)).unwrap();
     assert_eq!(http::exchange(&mut held, "web", "/", &[]).unwrap().status, 200);
     mesh.write("server.yaml", &server("opaque", "all-unauthenticated"));
     let change = "The protocol of a port has changed, for connections from now on port=8080";
@@ -111,7 +112,6 @@ fn a_protocol_that_changes_is_logged_and_counts_for_new_connections() {
     assert_eq!(http::exchange(&mut held, "web", "/", &[]).unwrap().status, 200);
     assert_eq!(carried(), before + 1.0);
     // What is new is bytes, whatever they are.
-    let outside = mesh.node().outside();
     assert_eq!(get(outside, server_pod.addr(8080), "/"), 200);
     assert_eq!(carried(), before + 1.0);
     // And who may no longer connect, may no longer ask.
