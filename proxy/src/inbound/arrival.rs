@@ -8,6 +8,7 @@ use outrigger_policy::inbound::InboundPolicy;
 use outrigger_policy::name::{Identity, NameAddr};
 use outrigger_policy::nearest::Nearest;
 
+use crate::exchange::Limit;
 use crate::inbound::port::Port;
 use crate::net::header::Session;
 use crate::net::io::Io;
@@ -26,6 +27,8 @@ pub(crate) struct Arrival {
     pub(super) labels: TlsAccept,
     /// The port that it is for.
     pub(super) port: Arc<Port>,
+    /// What counts its requests in flight.
+    pub(super) limit: Limit,
 }
 
 /// A connection of a peer proxy that is for somebody else, and is handed back to whoever can carry it on.

@@ -27,7 +27,7 @@ pub(super) enum Direct {
     /// The application, with what is spoken to it.
     Here(Arrival, Io, Option<Session>),
     /// Somebody else.
-    Through(Box<Passage>),
+    Through(Passage),
 }
 
 /// The connection of a peer proxy, up to the point where it is what the header says; `None`: it left without a word.
@@ -81,11 +81,12 @@ pub(super) async fn accept(inbound: &Arc<Inbound>, accepted: Accepted) -> Result
         },
         tls: ClientTls::Terminated(Some(client_id)),
         port: inbound.port(port),
+        limit: inbound.limits.direct.clone(),
     };
     let io = io.metered(inbound.report.accepted(&arrival));
     Ok(Some(match header.name {
         None => Direct::Here(arrival, io, header.session),
-        Some(name) => Direct::Through(Box::new(Passage {
+        Some(name) => Direct::Through(Passage {
             arrival,
             io,
             to: NameAddr {
@@ -93,7 +94,7 @@ pub(super) async fn accept(inbound: &Arc<Inbound>, accepted: Accepted) -> Result
                 port: header.port,
             },
             session: header.session,
-        })),
+        }),
     }))
 }
 

@@ -69,7 +69,7 @@ impl Connection {
 
     /// Requests in flight.
     pub(crate) fn limit(&self) -> &Limit {
-        &self.inbound.limit
+        &self.arrival.limit
     }
 
     /// Who the client proved to be.

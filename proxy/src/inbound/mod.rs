@@ -71,7 +71,7 @@ fn allowed(inbound: &Inbound, dst: SocketAddr) -> bool {
 async fn peer_proxy(inbound: &Arc<Inbound>, accepted: Accepted) -> Result<Option<Box<Passage>>, Fault> {
     match direct::accept(inbound, accepted).await? {
         None => {}
-        Some(Direct::Through(passage)) => return Ok(Some(passage)),
+        Some(Direct::Through(passage)) => return Ok(Some(Box::new(passage))),
         Some(Direct::Here(arrival, io, None)) => tcp::forward(inbound, arrival, io).await?,
         Some(Direct::Here(arrival, io, Some(Session::Http1))) => http1(inbound, arrival, io).await?,
         Some(Direct::Here(arrival, io, Some(Session::Http2))) => http2(inbound, arrival, io).await?,
@@ -94,6 +94,7 @@ async fn redirected(inbound: &Arc<Inbound>, accepted: Accepted) -> Result<(), Fa
         tls: ClientTls::None,
         labels: TlsAccept::NoIdentity(NoTls::FromRemote),
         port,
+        limit: inbound.limits.redirected.clone(),
     };
     if matches!(policy.protocol, InboundProtocol::Opaque) {
         arrival.labels = TlsAccept::NoIdentity(NoTls::PortSkipped);

@@ -20,6 +20,15 @@ use crate::tls::Credentials;
 /// Ports whose policies are remembered at the same time: all there are.
 const MAX_PORTS: usize = 65_536;
 
+/// Requests in flight, counted apart: a flood of strangers leaves peer proxies their part.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    /// Those on connections that the kernel redirected here.
+    pub(crate) redirected: Limit,
+    /// Those on connections that peer proxies opened to this one.
+    pub(crate) direct: Limit,
+}
+
 /// Everything that connections from the mesh share.
 #[derive(Debug)]
 pub struct Inbound {
@@ -30,7 +39,7 @@ pub struct Inbound {
     /// Ports that are watched for ever.
     _eager: Vec<Arc<Port>>,
     pub(crate) local: Local,
-    pub(crate) limit: Limit,
+    pub(crate) limits: Limits,
     /// Rate limits count time from here.
     pub(crate) started: Instant,
     pub(crate) report: Report,
@@ -59,7 +68,10 @@ impl Inbound {
             ports,
             local: Local::new(&config, &report, rooms.opened.clone()),
             started: Instant::now(),
-            limit: Limit::new(config.max_in_flight),
+            limits: Limits {
+                redirected: Limit::new(config.max_in_flight),
+                direct: Limit::new(config.max_in_flight),
+            },
             config,
             discovery,
             credentials,

@@ -226,3 +226,64 @@ spec:
     }
     assert_eq!(load.stop(), [""; 0]);
 }
+
+#[test]
+fn an_injected_failure_is_answered_in_front_of_the_application() {
+    let (mesh, server_pod, client, web) = pair();
+    let failing = marked(1)
+        .replace("name: marks, namespace: demo", "name: marks, namespace: demo, annotations: {outrigger.dev/fault-status: '418', outrigger.dev/fault-percent: '100', outrigger.dev/fault-message: tea}");
+    mesh.write("marks.yaml", &failing);
+    until_status(&client, web, "web", 418);
+    let log = client.proxy().log();
+    assert!(
+        log.lines()
+            .any(|line| line.contains("Remote proxy error") && line.contains("tea")),
+        "{log}"
+    );
+    // Who may not take the route is refused, and never sees the failure.
+    mesh.write(
+        "marks.yaml",
+        &failing.replace(
+            "accessPolicy: all-unauthenticated",
+            "accessPolicy: all-authenticated",
+        ),
+    );
+    wait::until("the stranger to be refused", || {
+        (get(mesh.node().outside(), server_pod.addr(8080), "/") == 403).then_some(())
+    });
+    assert_eq!(get(&client, web, "/"), 418);
+}
+
+#[test]
+fn what_is_too_much_is_answered_503_until_bodies_have_ended_and_strangers_take_nothing_from_the_mesh() {
+    let mesh = Mesh::start();
+    let server_pod = mesh
+        .pod("server")
+        .ports(&[8080])
+        .env("LINKERD2_PROXY_INBOUND_MAX_IN_FLIGHT", "2")
+        .meshed();
+    let client = mesh.pod("client").meshed();
+    let web = mesh.service("web", 80, &[(&server_pod, 8080)]);
+    let echo = Echo::serve(&server_pod, 8080);
+    until_status(&client, web, "web", 200);
+    let (outside, addr) = (mesh.node().outside(), server_pod.addr(8080));
+    let waiting: Vec<_> = (0..2)
+        .map(|_| {
+            let pod = outside.clone();
+            thread::spawn(move || http::get(&pod, addr, "web", http::GATE, &["connection: close"]).status)
+        })
+        .collect();
+    wait::until("two requests to wait", || (echo.waiting() == 2).then_some(()));
+    assert_eq!(get(outside, addr, "/"), 503);
+    assert_eq!(get(&client, web, "/"), 200, "peer proxies are counted apart");
+    let labels = [("error", "loadshed"), ("target_port", "8080")];
+    assert_eq!(
+        Metrics::of(&server_pod).sum("inbound_http_errors_total", &labels),
+        1.0
+    );
+    echo.open_gate();
+    for answered in waiting {
+        assert_eq!(answered.join().unwrap(), 200);
+    }
+    wait::until("room", || (get(outside, addr, "/") == 200).then_some(()));
+}
