@@ -89,7 +89,7 @@ fn authorization(c: &mut Criterion) {
         }],
         authentication,
     };
-    let identity = |name| Identity::parse(name).unwrap();
+    let identity = |name: &str| Identity::parse(name).unwrap();
     let exact = Authentication::TlsAuthenticated {
         identities: vec![identity("other.ns.serviceaccount.identity.linkerd.cluster.local")],
         suffixes: vec![],
@@ -122,10 +122,11 @@ fn authorization(c: &mut Criterion) {
     let meta = Arc::new(ResourceRef::of_default("bench"));
     for (name, routes) in [("1 route", 1), ("100 routes", 100), ("1,000 routes", 1000)] {
         let authorizations: Arc<[Authorization]> = list.iter().cloned().collect();
-        let rule = |_, _: &usize| InboundRule::new(authorizations.clone());
         let policy = PortPolicy::new(InboundPolicy {
             meta: meta.clone(),
-            protocol: InboundProtocol::Http1(table(&meta, routes).map(rule)),
+            protocol: InboundProtocol::Http1(
+                table(&meta, routes).map(|_, _| InboundRule::new(authorizations.clone())),
+            ),
             authorizations: authorizations.clone(),
             rate_limit: None,
         });
