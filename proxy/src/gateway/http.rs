@@ -1,5 +1,6 @@
 //! A request for somebody else: let it in by the policy of our own port, mark it, send it out.
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 
 use http::header::{FORWARDED, HOST};
@@ -50,12 +51,11 @@ impl Connection {
     }
 }
 
-/// What becomes of a request.
-enum Passed {
-    /// A filter of its route has answered it.
-    Answered(Response<Body>),
-    /// It goes on there; whether HTTP/2 carried it as HTTP/1.
-    On(Arc<outbound::http::Connection>, bool),
+/// Where a request goes on.
+struct Onward {
+    server: Arc<outbound::http::Connection>,
+    /// It is HTTP/1 that HTTP/2 carried.
+    carried: bool,
 }
 
 /// Carries one request from a peer proxy to the service that it is for, and the answer back. It is counted on its way in
@@ -73,7 +73,7 @@ pub(super) async fn request(
         Err(_) => Err(Fault::new(Kind::Overloaded, Side::Proxy)),
     };
     match passed {
-        Ok(Passed::On(server, carried)) => {
+        Ok(Continue(Onward { server, carried })) => {
             let mut response = outbound::http::request(server, request).await?;
             if carried {
                 // The outbound side took it for HTTP/1.
@@ -82,18 +82,22 @@ pub(super) async fn request(
             inbound::http::leave(&mut response, native, carried);
             Ok(response)
         }
-        Ok(Passed::Answered(response)) => Ok(Exchange::refused().track(response)),
+        Ok(Break(response)) => Ok(Exchange::refused().track(response)),
         Err(fault) => client.refuse(Exchange::refused(), fault, asked),
     }
 }
 
-/// Lets a request in, and makes it one for the service.
-async fn pass(connection: &Connection, request: &mut Request<Body>, asked: Asked) -> Result<Passed, Fault> {
+/// Lets a request in, and makes it one for the service; or a filter of its route answers it.
+async fn pass(
+    connection: &Connection,
+    request: &mut Request<Body>,
+    asked: Asked,
+) -> Result<ControlFlow<Response<Body>, Onward>, Fault> {
     let client = &connection.client;
     let carried = inbound::http::receive(client, request)?.carried;
     // What goes on is counted on its way out.
     if let Some(answer) = client.admit(request, asked, |_handles, _body| {})? {
-        return Ok(Passed::Answered(answer));
+        return Ok(Break(answer));
     }
     connection.gateway.check_client(client.identity())?;
     let credentials = connection.gateway.inbound.credentials.get();
@@ -109,7 +113,7 @@ async fn pass(connection: &Connection, request: &mut Request<Body>, asked: Asked
     if request.version() < Version::HTTP_2 {
         address(request, &host)?;
     }
-    Ok(Passed::On(server, carried))
+    Ok(Continue(Onward { server, carried }))
 }
 
 /// Makes an HTTP/1 request one for this host. Where a `CONNECT` leads is its client's to say.
