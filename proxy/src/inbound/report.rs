@@ -63,7 +63,7 @@ struct Allowed {
 
 /// What a request that was let in reports to.
 #[derive(Clone, Debug)]
-pub(super) struct Handled {
+pub(crate) struct Handled {
     /// With its client, route and authorization.
     pub(super) endpoint: Arc<Handles>,
     /// With its route only.
