@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use outrigger_policy::hint;
-use outrigger_policy::name::{DnsName, Identity, ResourceRef};
+use outrigger_policy::name::{DnsName, Identity, NameAddr, ResourceRef};
 use outrigger_policy::overrides::Overrides;
 use outrigger_policy::route::header::{QueryMatch, ValueMatch};
 use outrigger_policy::route::host::HostMatch;
@@ -236,11 +236,14 @@ pub fn transport_header(bytes: &[u8]) {
     );
 }
 
-/// An identity is read as the same from its own text.
+/// An identity is read as the same from its own text, and so is the name of a service with its port.
 pub fn identity(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
+    if let Some(service) = NameAddr::parse(text) {
+        assert_eq!(NameAddr::parse(&service.to_string()), Some(service));
+    }
     let Ok(id) = Identity::parse(text) else { return };
     assert_eq!(Identity::parse(id.as_str()), Ok(id.clone()));
     if let Identity::Dns(name) = id {

@@ -63,6 +63,23 @@ pub struct NameAddr {
     pub port: NonZeroU16,
 }
 
+impl NameAddr {
+    /// Reads `name[:port]`; without a port it is HTTP's own, 80.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, port) = match text.split_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (name, port.parse().ok()?)
+            }
+            Some(_) => return None,
+            None => (text, 80),
+        };
+        Some(Self {
+            name: DnsName::parse(name).ok()?,
+            port: NonZeroU16::new(port)?,
+        })
+    }
+}
+
 impl fmt::Display for NameAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.name, self.port)

@@ -1,11 +1,10 @@
 //! Ingress mode: each request may say by name where it goes, whatever its connection was opened to.
 
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use ::http::header::HeaderName;
 use ::http::{HeaderMap, HeaderValue, Request, Response};
-use outrigger_policy::name::{DnsName, NameAddr};
+use outrigger_policy::name::NameAddr;
 use outrigger_policy::profile;
 
 use crate::error::{BoxError, Fault, Kind, Side};
@@ -79,7 +78,7 @@ fn take_name(fields: &mut HeaderMap) -> Result<Option<NameAddr>, Fault> {
     let mut values = fields.get_all(DST_OVERRIDE).iter();
     let name = match (values.next(), values.next()) {
         (None, _) => return Ok(None),
-        (Some(value), None) => value.to_str().ok().and_then(name_addr),
+        (Some(value), None) => value.to_str().ok().and_then(NameAddr::parse),
         (Some(_), Some(_)) => None,
     };
     fields.remove(DST_OVERRIDE);
@@ -88,19 +87,6 @@ fn take_name(fields: &mut HeaderMap) -> Result<Option<NameAddr>, Fault> {
         Fault::because(Kind::BadRequest, Side::Client, text)
     };
     name.map(Some).ok_or_else(invalid)
-}
-
-/// `name[:port]`; without a port it is HTTP's own, 80.
-fn name_addr(text: &str) -> Option<NameAddr> {
-    let (name, port) = match text.split_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port.parse().ok()?),
-        Some(_) => return None,
-        None => (text, 80),
-    };
-    Some(NameAddr {
-        name: DnsName::parse(name).ok()?,
-        port: NonZeroU16::new(port)?,
-    })
 }
 
 /// Counts that the request is sent on by name once more.
