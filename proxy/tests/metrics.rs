@@ -316,6 +316,7 @@ Of the families of Linkerd's proxy these are not here, or have less to say:
 | `tokio_rt_*` but four | the runtime shows them only when it is built to, at a cost for every task |
 | `…_balancer_p2c_updates_total{op=\"Reset\"}` | a new list of endpoints is told apart into those that have come and those that have gone |
 | `…_balancer_queue_*` | there is no queue: `queue_length` counts those who wait, and the gate is shut from the first who has waited in vain to the next who has not |
+| `request_total` and the like, of the admin port | probes and scrapes are no requests of the application |
 | label `hostname` | it is empty, as with Linkerd unless hostname labels are switched on |
 
 | Family | Type | Labels | What it says |
