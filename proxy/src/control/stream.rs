@@ -36,12 +36,6 @@ pub(crate) const PROFILE: Kind = Kind {
     terminal: &[Code::InvalidArgument, Code::FailedPrecondition],
 };
 
-/// The same for a name, which there may not be.
-pub(crate) const PROFILE_OF_NAME: Kind = Kind {
-    terminal: &[Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound],
-    ..PROFILE
-};
-
 /// `OutboundPolicies.Watch`.
 pub(crate) const OUTBOUND: Kind = Kind {
     name: "outbound_watch",

@@ -100,7 +100,7 @@ fn names_that_lead_nowhere_are_answered_with_the_reason() {
         ),
         (
             "l5d-dst-override: nobody.demo.svc.cluster.local:80",
-            503,
+            504,
             "nobody.demo.svc.cluster.local",
         ),
         (

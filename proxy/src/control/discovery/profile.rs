@@ -10,11 +10,12 @@ use outrigger_proto::decode::profile::profile as decode;
 use outrigger_proto::destination::destination_client::DestinationClient;
 use outrigger_proto::destination::{DestinationProfile, GetDestination};
 use tokio::runtime::Handle;
+use tonic::Code;
 use tracing::debug;
 
 use crate::control::channel::Channel;
 use crate::control::discovery::answer::Answer;
-use crate::control::stream::{MAX_MESSAGE, PROFILE_OF_NAME, Update, Upkeep, follow};
+use crate::control::stream::{MAX_MESSAGE, Update, Upkeep, follow};
 use crate::live::{Live, Publisher};
 
 /// The profile of a destination; `None` where it has none.
@@ -49,9 +50,7 @@ impl Source {
 
     /// Follows the profile of a name.
     pub(crate) fn of_name(&self, name: &NameAddr, runtime: &Handle) -> Live<ProfileAnswer> {
-        let mut source = self.clone();
-        source.upkeep.kind = PROFILE_OF_NAME;
-        source.watch(name.to_string(), runtime)
+        self.clone().watch(name.to_string(), runtime)
     }
 
     fn watch(self, dst: String, runtime: &Handle) -> Live<ProfileAnswer> {
@@ -73,13 +72,28 @@ impl Source {
                 context_token: self.context.to_string(),
                 ..GetDestination::default()
             };
-            async move { client.get_profile(request).await }
+            async move {
+                let opened = client.get_profile(request).await;
+                // Nobody has this name yet, which is an answer too; somebody may have it later.
+                if opened
+                    .as_ref()
+                    .is_err_and(|status| status.code() == Code::NotFound)
+                {
+                    none_yet(publisher);
+                }
+                opened
+            }
         };
         let ended = follow(&self.upkeep, open, |update| apply(update, publisher)).await;
         debug!(%dst, code = ?ended.code(), message = ended.message(), "no profile");
-        if *publisher.get() == Answer::Waiting {
-            publisher.set(Answer::Known(None));
-        }
+        none_yet(publisher);
+    }
+}
+
+/// There is none, unless there was one before.
+fn none_yet(publisher: &Publisher<ProfileAnswer>) {
+    if *publisher.get() == Answer::Waiting {
+        publisher.set(Answer::Known(None));
     }
 }
 
