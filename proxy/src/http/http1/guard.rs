@@ -82,6 +82,11 @@ impl Guard {
         }
     }
 
+    /// Waits until the client may have said something, or gone, after everything so far was read.
+    pub async fn readable(&self) {
+        self.io.readable().await;
+    }
+
     /// Requests that hyper has been given, the one that stands for a refusal among them.
     fn requests(&self) -> u64 {
         self.gate.heads() + u64::from(self.refused)
@@ -241,7 +246,12 @@ impl AsyncRead for Guard {
                 State::Ended | State::Lingering => return guard.poll_ended(cx).map(Ok),
             }
             match Pin::new(&mut guard.io).poll_read(cx, buf) {
-                Poll::Pending => ready!(guard.poll_patience(cx)),
+                Poll::Pending => {
+                    if guard.gate.is_between() && guard.held.is_empty() {
+                        guard.ledger.note_taken(guard.requests());
+                    }
+                    ready!(guard.poll_patience(cx));
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) if buf.filled().len() == before => {
                     guard.state = State::Ended;
@@ -299,6 +309,7 @@ impl AsyncWrite for Guard {
             cx.waker().wake_by_ref();
         }
         self.flushed = true;
+        self.ledger.note_written();
         Poll::Ready(Ok(()))
     }
 

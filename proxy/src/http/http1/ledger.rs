@@ -18,6 +18,9 @@ pub struct Ledger {
     begun: AtomicU64,
     /// Requests whose answers have been handed to hyper to the end.
     ended: AtomicU64,
+    /// Requests that hyper has taken to their last byte, and whose answers have been written to theirs.
+    taken: AtomicU64,
+    written: AtomicU64,
     /// Which request stands for bytes that were refused.
     refused: OnceLock<(u64, Refusal)>,
     /// The request that asked for a tunnel and was followed by bytes before it was answered.
@@ -72,6 +75,23 @@ impl Ledger {
     /// Whether every request that has begun has been answered to the end.
     pub fn is_idle(&self) -> bool {
         self.begun.load(Ordering::Acquire) == self.ended()
+    }
+
+    /// hyper asks for more behind this request, and has none of it left.
+    pub fn note_taken(&self, number: u64) {
+        self.taken.store(number, Ordering::Release);
+    }
+
+    /// Whatever hyper was handed so far has been written.
+    pub fn note_written(&self) {
+        self.written.store(self.ended(), Ordering::Release);
+    }
+
+    /// Whether neither hyper nor the service has anything of a request, or of an answer.
+    pub fn is_at_rest(&self) -> bool {
+        let ended = self.ended();
+        let all = |count: &AtomicU64| count.load(Ordering::Acquire) == ended;
+        all(&self.begun) && all(&self.taken) && all(&self.written)
     }
 
     /// Requests whose answers have been handed to hyper to the end.

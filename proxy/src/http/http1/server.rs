@@ -1,6 +1,6 @@
 //! Serving HTTP/1.0 and 1.1: hyper's server behind our guard, and its drain.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,14 @@ const INLINE_FIELDS: usize = 100;
 /// hyper's own bound of what it buffers, bytes; it has to hold a head.
 const MIN_BUFFER: usize = 400 << 10;
 
+/// How long a connection has nothing to do before it gives up its buffers, two thirds of what it holds: longer than the
+/// pauses within a page or a burst, and soon enough for thousands of connections that are only kept.
+const REST: Duration = Duration::from_secs(2);
+
 /// Serves until the client goes, an error, or the drain's end.
+///
+/// hyper keeps its buffers as long as it lives. So a connection that rests has no hyper, and gets a new one with the next
+/// byte.
 ///
 /// During a drain every answer says that its connection closes. One without a request stays open for a while: to close it
 /// at once would fail a request that is on its way, of which the client can't tell whether it was processed (RFC 9112
@@ -42,7 +49,7 @@ pub async fn serve<S, F, T>(
     mut drain: Drain,
 ) -> Result<(), hyper::Error>
 where
-    S: Fn(Request<Body>) -> F,
+    S: Fn(Request<Body>) -> F + Unpin,
     F: Future<Output = Result<Response<Tracked<T>>, BoxError>>,
     T: Track + Unpin + 'static,
 {
@@ -54,27 +61,52 @@ where
         service(request.map(Body::from)).map_ok(|response| turn.answered(response))
     });
     let builder = builder(limits);
-    let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
-    tokio::select! {
-        biased; // What has arrived before the drain is still served.
-        served = connection.as_mut() => return served,
-        () = rarely(closing.or_drain(&mut drain)) => {}
-    }
+    let (mut io, mut service) = (io, service);
+    let mut connection = loop {
+        let mut connection = builder.serve_connection(io, service).with_upgrades();
+        let interrupted = rarely(async {
+            tokio::select! {
+                () = closing.or_drain(&mut drain) => Interrupted::Drain,
+                () = quiet(&ledger, REST, Ledger::is_at_rest) => Interrupted::Rest,
+            }
+        });
+        tokio::select! {
+            biased; // What has arrived before the drain is still served.
+            served = &mut connection => return served,
+            why = interrupted => if why == Interrupted::Drain { break connection },
+        }
+        let Some(parts) = connection.into_parts() else {
+            return Ok(()); // a tunnel by now
+        };
+        (io, service) = (parts.io, parts.service);
+        tokio::select! {
+            biased;
+            () = io.inner().readable() => {}
+            () = closing.or_drain(&mut drain) => break builder.serve_connection(io, service).with_upgrades(),
+        }
+    };
     ledger.drain();
     tokio::select! {
-        served = connection.as_mut() => return served,
-        () = quiet(&ledger, limits.drain_idle) => {}
+        served = &mut connection => return served,
+        () = quiet(&ledger, limits.drain_idle, Ledger::is_idle) => {}
     }
-    connection.as_mut().graceful_shutdown();
+    Pin::new(&mut connection).graceful_shutdown();
     connection.await
 }
 
+/// Why a connection is taken from hyper, or told to end.
+#[derive(PartialEq)]
+enum Interrupted {
+    Drain,
+    Rest,
+}
+
 /// Waits until the client has asked for nothing, and waited for nothing, for so long.
-async fn quiet(ledger: &Ledger, idle: Duration) {
+async fn quiet(ledger: &Ledger, time: Duration, is_quiet: fn(&Ledger) -> bool) {
     loop {
         let before = ledger.ended();
-        sleep(idle).await;
-        if ledger.is_idle() && ledger.ended() == before {
+        sleep(time).await;
+        if is_quiet(ledger) && ledger.ended() == before {
             return;
         }
     }

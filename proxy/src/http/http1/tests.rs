@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -19,7 +20,7 @@ use crate::http::http1::gate::Gate;
 use crate::http::http1::head::Refusal;
 use crate::http::http1::server;
 use crate::http::respond::{self, Asked};
-use crate::net::io::Io;
+use crate::net::io::{Io, Socket};
 
 const LIMITS: HeadLimits = HeadLimits {
     max_bytes: 512,
@@ -209,8 +210,8 @@ impl Track for Untold {
 }
 
 /// A client's end of a connection that is served, and the requests that the service was given.
-struct Served {
-    client: DuplexStream,
+struct Served<C = DuplexStream> {
+    client: C,
     seen: Arc<Mutex<Vec<String>>>,
     gate: Arc<Notify>,
     server: JoinHandle<Result<(), hyper::Error>>,
@@ -220,11 +221,22 @@ struct Served {
 /// Serves a pipe. `/wait` is answered when the gate opens, `/early` before its body is read, `/tunnel` with 101, `/no` with 403.
 fn serve(limits: HeadLimits) -> Served {
     let (client, server) = duplex(64 << 10);
+    serving(client, Io::pipe(server), limits)
+}
+
+/// Serves a TCP connection in the same way.
+async fn serve_tcp() -> Served<TcpStream> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let server = listener.accept().await.unwrap().0;
+    serving(client, Io::plain(Socket::new(server)), LIMITS)
+}
+
+fn serving<C>(client: C, io: Io, limits: HeadLimits) -> Served<C> {
     let (drainer, drain) = drain::channel();
     let (seen, gate) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Notify>::default());
     let (seeing, waiting) = (seen.clone(), gate.clone());
     let service = move |request| answer(request, seeing.clone(), waiting.clone());
-    let io = Io::pipe(server);
     let server = tokio::spawn(server::serve(io, service, limits, Closing::default(), drain));
     Served {
         client,
@@ -291,7 +303,7 @@ async fn answer(
     Ok(response)
 }
 
-impl Served {
+impl<C: AsyncRead + AsyncWrite + Unpin> Served<C> {
     async fn say(&mut self, bytes: &str) {
         self.client.write_all(bytes.as_bytes()).await.unwrap();
     }
@@ -531,4 +543,67 @@ async fn during_a_drain_a_connection_that_stays_idle_is_closed_and_one_that_wait
     waiting.client.read_to_string(&mut last).await.unwrap();
     assert!(last.contains("connection: close\r\n"), "{last}");
     draining.await.unwrap();
+}
+
+/// Longer than a connection keeps its buffers for nothing.
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_has_rested_goes_on_where_it_stopped() {
+    let mut served = serve_tcp().await;
+    for request in [
+        "GET /a HTTP/1.1\r\n\r\n",
+        "POST /b HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi",
+        "POST /c HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        "GET /d HTTP/1.1\r\n\r\nGET /e HTTP/1.1\r\n\r\n",
+    ] {
+        served.say(request).await;
+        served.until("\r\n\r\nok").await;
+        tokio::time::sleep(LONG).await;
+    }
+    served.client.shutdown().await.unwrap();
+    assert_eq!(statuses(&served.rest().await), ["200"], "of /e");
+    let seen = [
+        "GET /a",
+        "POST /b \"hi\" 0",
+        "POST /c \"hi\" 0",
+        "GET /d",
+        "GET /e",
+    ];
+    let begun = |(seen, line): (&String, &str)| seen.starts_with(line);
+    assert!(served.seen().iter().zip(seen).all(begun), "{:?}", served.seen());
+    served.server.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_takes_one_more_request_from_a_connection_at_rest() {
+    let mut served = serve_tcp().await;
+    served.say("GET /a HTTP/1.1\r\n\r\n").await;
+    served.until("\r\n\r\nok").await;
+    tokio::time::sleep(LONG).await;
+    let draining = tokio::spawn(served.drainer.drain());
+    tokio::task::yield_now().await;
+    served.client.write_all(b"GET /b HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut last = String::new();
+    served.client.read_to_string(&mut last).await.unwrap();
+    assert!(last.contains("connection: close\r\n"), "{last}");
+    draining.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_does_not_rest_while_anything_is_under_way() {
+    let mut served = serve_tcp().await;
+    for slow in [
+        "GET /wait HTTP/1.1\r\n\r\n",
+        "POST /a HTTP/1.1\r\ncontent-length: 2\r\n\r\nh",
+    ] {
+        served.say(slow).await;
+        tokio::time::sleep(LONG).await;
+        served.gate.notify_one();
+        if slow.starts_with("POST") {
+            served.say("i").await;
+        }
+        served.until("\r\n\r\nok").await;
+    }
+    assert_eq!(served.seen(), ["GET /wait \"\" 0", "POST /a \"hi\" 0"]);
 }
