@@ -25,8 +25,6 @@ pub struct Deadline {
     end: Option<Limit>,
     response: Option<Duration>,
     idle: Option<Duration>,
-    /// What the request's body has come to; there only if a limit depends on it.
-    request: Option<Arc<Progress>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +55,7 @@ pub struct Watched {
 pub struct Timed {
     body: Body,
     deadline: Deadline,
+    request: Option<Arc<Progress>>,
     timer: Pin<Box<Sleep>>,
     over: bool,
 }
@@ -82,23 +81,24 @@ impl Deadline {
             end,
             response: timeouts.response,
             idle: timeouts.idle,
-            request: None,
         }
     }
 
     /// The same limits for one attempt, which may have a time of its own from the end of its request on. The body it
     /// sends is the one that comes back.
-    pub fn attempt(&self, per_try: Option<Duration>, body: Body) -> (Attempt, Body) {
-        let mut deadline = self.clone();
-        let body = if per_try.is_none() && deadline.response.is_none() && deadline.idle.is_none() {
-            body
-        } else {
-            let progress = Arc::new(Progress::default());
-            progress.touch();
-            deadline.request = Some(progress.clone());
-            watched(body, progress)
+    pub fn attempt(&self, per_try: Option<Duration>, body: Body) -> (Attempt<'_>, Body) {
+        let mut attempt = Attempt {
+            deadline: self,
+            request: None,
+            per_try,
         };
-        (Attempt { deadline, per_try }, body)
+        if per_try.is_none() && self.response.is_none() && self.idle.is_none() {
+            return (attempt, body);
+        }
+        let progress = Arc::new(Progress::default());
+        progress.touch();
+        attempt.request = Some(progress.clone());
+        (attempt, watched(body, progress))
     }
 
     /// Waits no longer than until the headers have to be there.
@@ -120,9 +120,8 @@ impl Deadline {
         self.limit(Box::pin(tokio::time::sleep(wait))).await
     }
 
-    /// When the response has to be over, as far as is known by now.
-    fn next(&self) -> Option<Limit> {
-        let request = self.request.as_deref();
+    /// When the response has to be over, as far as is known by now of the request.
+    fn next(&self, request: Option<&Progress>) -> Option<Limit> {
         let response = self.response.and_then(|after| {
             let at = request?.ended.get()?.checked_add(after)?;
             Some(limit(at, Late::Response, after))
@@ -133,38 +132,21 @@ impl Deadline {
         });
         earlier(self.end, earlier(response, idle))
     }
-
-    /// The response's body under these limits: it ends with [`Error::Late`] when one is over.
-    pub fn body(self, body: Body) -> Body {
-        if body.is_end_stream() || (self.end.is_none() && self.response.is_none() && self.idle.is_none()) {
-            return body;
-        }
-        if let Some(request) = &self.request {
-            // Headers that come before the request's end start the response's time.
-            request.touch();
-            let _already = request.ended.set(Instant::now());
-        }
-        let at = self.next().map_or_else(Instant::now, |limit| limit.at);
-        Body::Timed(Box::new(Timed {
-            body,
-            deadline: self,
-            timer: Box::pin(sleep_until(at)),
-            over: false,
-        }))
-    }
 }
 
 /// One attempt within a [`Deadline`].
 #[derive(Debug)]
-pub struct Attempt {
-    deadline: Deadline,
+pub struct Attempt<'a> {
+    deadline: &'a Deadline,
+    /// What the request's body has come to; there only if a limit depends on it.
+    request: Option<Arc<Progress>>,
     per_try: Option<Duration>,
 }
 
-impl Attempt {
+impl Attempt<'_> {
     /// Waits for the response's headers, no longer than the limits allow.
     pub async fn headers<T>(&self, mut wait: impl Future<Output = T> + Unpin) -> Result<T, Fault> {
-        let Some(request) = &self.deadline.request else {
+        let Some(request) = &self.request else {
             return self.deadline.limit(wait).await;
         };
         let mut timer = Box::pin(sleep_until(Instant::now()));
@@ -179,23 +161,39 @@ impl Attempt {
         .await
     }
 
-    /// The limits of what follows the headers.
-    pub fn deadline(self) -> Deadline {
-        self.deadline
+    /// The response's body under these limits: it ends with [`Error::Late`] when one is over.
+    pub fn body(self, body: Body) -> Body {
+        let Self {
+            deadline, request, ..
+        } = self;
+        let is_bounded = deadline.end.is_some() || deadline.response.is_some() || deadline.idle.is_some();
+        if body.is_end_stream() || !is_bounded {
+            return body;
+        }
+        if let Some(request) = &request {
+            // Headers that come before the request's end start the response's time.
+            request.touch();
+            let _already = request.ended.set(Instant::now());
+        }
+        let next = deadline.next(request.as_deref());
+        let at = next.map_or_else(Instant::now, |limit| limit.at);
+        Body::Timed(Box::new(Timed {
+            body,
+            deadline: deadline.clone(),
+            request,
+            timer: Box::pin(sleep_until(at)),
+            over: false,
+        }))
     }
 
     fn next(&self) -> Option<Limit> {
+        let request = self.request.as_deref();
         let per_try = self.per_try.and_then(|after| {
-            let at = self
-                .deadline
-                .request
-                .as_deref()?
-                .ended
-                .get()?
-                .checked_add(after)?;
+            let at = request?.ended.get()?.checked_add(after)?;
             Some(limit(at, Late::Try, after))
         });
-        earlier(self.deadline.headers, earlier(per_try, self.deadline.next()))
+        let next = self.deadline.next(request);
+        earlier(self.deadline.headers, earlier(per_try, next))
     }
 }
 
@@ -302,12 +300,13 @@ impl HttpBody for Timed {
         }
         let polled = Pin::new(&mut timed.body).poll_frame(cx);
         if polled.is_ready() {
-            if let Some(request) = &timed.deadline.request {
+            if let Some(request) = &timed.request {
                 request.touch();
             }
             return polled;
         }
-        late(|| timed.deadline.next(), timed.timer.as_mut(), cx).map(|limit| {
+        let next = || timed.deadline.next(timed.request.as_deref());
+        late(next, timed.timer.as_mut(), cx).map(|limit| {
             timed.over = true;
             // The server's stream is reset, nobody waits for it any more.
             timed.body = Body::Empty;
@@ -410,7 +409,7 @@ mod tests {
         let deadline = start(timeouts(|t| t.request = Some(2 * SECOND)));
         let (attempt, _) = deadline.attempt(None, Body::Empty);
         attempt.headers(ready(())).await.unwrap();
-        let mut body = attempt.deadline().body(Body::Frames(Frames::stuck()));
+        let mut body = attempt.body(Body::Frames(Frames::stuck()));
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(matches!(error, Error::Late(Late::Request, _)), "{error}");
         assert!(body.frame().await.is_none());
@@ -425,7 +424,7 @@ mod tests {
             .await
             .unwrap();
         let started = Instant::now();
-        let mut body = attempt.deadline().body(Body::Frames(Frames::stuck()));
+        let mut body = attempt.body(Body::Frames(Frames::stuck()));
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(matches!(error, Error::Late(Late::Idle, _)), "{error}");
         assert_eq!(started.elapsed().as_secs(), 1);
@@ -437,7 +436,7 @@ mod tests {
         let (attempt, body) = deadline.attempt(None, Body::Full(Bytes::from_static(b"x")));
         assert!(matches!(body, Body::Full(_)));
         attempt.headers(ready(())).await.unwrap();
-        let body = attempt.deadline().body(Body::Full(Bytes::from_static(b"y")));
+        let body = attempt.body(Body::Full(Bytes::from_static(b"y")));
         assert!(matches!(body, Body::Full(_)));
     }
 }

@@ -117,17 +117,28 @@ impl Connection {
 /// Carries one request from the mesh to the application, and the answer back.
 ///
 /// An error is one that the client should see as such: an HTTP/2 stream that the application reset is reset here too.
-pub(super) async fn request(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps what it is given by value twice"
+)]
+pub(super) fn request(
     connection: Arc<Connection>,
     mut request: Request<Body>,
+) -> impl Future<Output = Result<Response<Tracked<Exchange>>, BoxError>> {
+    async move { carry(&connection, &mut request).await }
+}
+
+async fn carry(
+    connection: &Connection,
+    request: &mut Request<Body>,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
-    let asked = connection.asked(&request);
+    let asked = connection.asked(request);
     let permit = match connection.limit().enter() {
         Ok(permit) => permit,
         Err(fault) => return connection.refuse(Exchange::refused(), fault, asked),
     };
     let mut exchange = Exchange::open(permit);
-    match forward(&connection, &mut request, &mut exchange, asked).await {
+    match forward(connection, request, &mut exchange, asked).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => connection.refuse(exchange, fault, asked),
     }

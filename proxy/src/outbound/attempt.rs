@@ -82,7 +82,7 @@ pub(super) async fn send(
         .map_err(|fault| placed(fault, way.rule, backend, exchange))?;
     filter::response(&backend.filters, response.headers_mut());
     filter::response(&way.rule.policy.filters, response.headers_mut());
-    Ok(response.map(|body| attempt.deadline().body(body)))
+    Ok(response.map(|body| attempt.body(body)))
 }
 
 /// A fault with where it happened. Who is late is the endpoint that has the request, if one has it.

@@ -40,21 +40,32 @@ impl Connection {
 /// Carries one request from the application to a backend, and the answer back.
 ///
 /// An error is one that the client should see as such: an HTTP/2 stream that the server reset is reset here too.
-pub(crate) async fn request(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps what it is given by value twice"
+)]
+pub(crate) fn request(
     connection: Arc<Connection>,
     mut request: Request<Body>,
+) -> impl Future<Output = Result<Response<Tracked<Exchange>>, BoxError>> {
+    async move { carry(&connection, &mut request).await }
+}
+
+async fn carry(
+    connection: &Connection,
+    request: &mut Request<Body>,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     let outbound = &connection.outbound;
-    let asked = asked(outbound, &request);
+    let asked = asked(outbound, request);
     let permit = match outbound.limit.enter() {
         Ok(permit) => permit,
-        Err(fault) => return refuse(&connection, Exchange::refused(), fault, asked),
+        Err(fault) => return refuse(connection, Exchange::refused(), fault, asked),
     };
     let mut exchange = Exchange::open(permit);
     let router = connection.target.router();
-    match forward(&connection, &router, asked, &mut request, &mut exchange).await {
+    match forward(connection, &router, asked, request, &mut exchange).await {
         Ok(response) => Ok(exchange.track(response)),
-        Err(fault) => refuse(&connection, exchange, fault, asked),
+        Err(fault) => refuse(connection, exchange, fault, asked),
     }
 }
 

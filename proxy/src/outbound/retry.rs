@@ -1,5 +1,6 @@
 //! Sends a request until the answer is worth keeping, the budget is spent, or time is up.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -7,6 +8,7 @@ use http_body::Body as _;
 use outrigger_policy::classify::{self, Class, GrpcStatus};
 use outrigger_policy::retry::{Outcome, RetryOn, Verdict};
 use outrigger_policy::timeouts;
+use tokio::time::Instant;
 
 use crate::balance::endpoint;
 use crate::drain::Drain;
@@ -31,51 +33,75 @@ pub(super) async fn send(
     drain: &Drain,
 ) -> Result<Response<Body>, Fault> {
     let mut prepared = Prepared::of(request);
+    let (deadline, mut retries) = start(way, &prepared, request, exchange.started(), memory);
+    loop {
+        // What a block holds does not take room in the future beside what comes after it.
+        let wait = {
+            let per_try = retries.as_ref().and_then(Retrying::per_try);
+            let result =
+                attempt::send(way, &deadline, per_try, &mut prepared, request, exchange, drain).await;
+            let Some(retrying) = &mut retries else {
+                return result;
+            };
+            let told = if retrying.wants_trailers(&result) {
+                Box::pin(look(result)).await
+            } else {
+                told(result)
+            };
+            match retrying.next(told, request, exchange) {
+                ControlFlow::Continue(wait) => wait,
+                ControlFlow::Break(answer) => {
+                    if let Some(retrying) = retries.take() {
+                        retrying.finish();
+                    }
+                    return answer;
+                }
+            }
+        };
+        deadline.sleep(wait).await?;
+    }
+}
+
+/// What bounds the attempts together, and what makes another one possible.
+fn start<'a>(
+    way: Way<'a>,
+    prepared: &Prepared,
+    request: &mut Request<Body>,
+    started: Instant,
+    memory: &Memory,
+) -> (Deadline, Option<Retrying<'a>>) {
     let terms = way.rule.terms(request.headers_mut());
     let asked = if way.asked.grpc {
         timeouts::grpc_timeout(request.headers())
     } else {
         None
     };
-    let deadline = Deadline::start(&terms.timeouts, asked, exchange.started());
-    let mut retries = match terms.retry {
+    let deadline = Deadline::start(&terms.timeouts, asked, started);
+    let retrying = match terms.retry {
         Some(policy) if !prepared.is_tunnel() => Retrying::start(way.rule, policy, request, memory),
         _ => None,
     };
-    loop {
-        let per_try = retries.as_ref().and_then(Retrying::per_try);
-        let result = attempt::send(way, &deadline, per_try, &mut prepared, request, exchange, drain).await;
-        let Some(retrying) = &mut retries else {
-            return result;
-        };
-        let (result, grpc) = match result {
-            Ok(response) if retrying.wants_trailers(&response) => Box::pin(look(response)).await,
-            Ok(response) => {
-                let grpc = GrpcStatus::of(response.headers());
-                (Ok(response), grpc)
-            }
-            Err(fault) => (Err(fault), None),
-        };
-        let Some(wait) = retrying.judge(&result, grpc) else {
-            if let Some(retrying) = retries.take() {
-                retrying.finish();
-            }
-            return result;
-        };
-        match &result {
-            Ok(response) => exchange.retried(response, grpc),
-            Err(fault) => exchange.retried_after(fault),
-        }
-        if !retrying.kept.restore(request) {
-            return result;
-        }
-        deadline.sleep(wait).await?;
-    }
+    (deadline, retrying)
 }
 
-/// Finds the gRPC code that may stand behind the first frame of the body.
-async fn look(response: Response<Body>) -> (Result<Response<Body>, Fault>, Option<GrpcStatus>) {
-    let (head, body) = response.into_parts();
+/// The result of an attempt, and the gRPC code that it has.
+type Told = (Result<Response<Body>, Fault>, Option<GrpcStatus>);
+
+/// What the head says.
+fn told(result: Result<Response<Body>, Fault>) -> Told {
+    let grpc = result
+        .as_ref()
+        .ok()
+        .and_then(|response| GrpcStatus::of(response.headers()));
+    (result, grpc)
+}
+
+/// The same with what may stand behind the first frame of the body.
+async fn look(result: Result<Response<Body>, Fault>) -> Told {
+    let (head, body) = match result {
+        Ok(response) => response.into_parts(),
+        Err(fault) => return (Err(fault), None),
+    };
     let (code, body) = peek::grpc_status(body).await;
     (Ok(Response::from_parts(head, body)), code)
 }
@@ -108,7 +134,8 @@ impl<'a> Retrying<'a> {
     }
 
     /// Whether the answer may be one to try again after, though its headers do not say so.
-    fn wants_trailers(&self, response: &Response<Body>) -> bool {
+    fn wants_trailers(&self, result: &Result<Response<Body>, Fault>) -> bool {
+        let Ok(response) = result else { return false };
         let by_code = match &self.policy.on {
             RetryOn::Statuses { grpc, .. } => !grpc.is_empty(),
             RetryOn::Failures => true,
@@ -117,6 +144,27 @@ impl<'a> Retrying<'a> {
             && headers::is_grpc(response.headers())
             && GrpcStatus::of(response.headers()).is_none()
             && !response.body().is_end_stream()
+    }
+
+    /// Makes the request ready to be sent again, after a while; or gives back the answer.
+    fn next(
+        &mut self,
+        (result, grpc): Told,
+        request: &mut Request<Body>,
+        exchange: &mut Exchange,
+    ) -> ControlFlow<Result<Response<Body>, Fault>, Duration> {
+        let Some(wait) = self.judge(&result, grpc) else {
+            return ControlFlow::Break(result);
+        };
+        match &result {
+            Ok(response) => exchange.retried(response, grpc),
+            Err(fault) => exchange.retried_after(fault),
+        }
+        if self.kept.restore(request) {
+            ControlFlow::Continue(wait)
+        } else {
+            ControlFlow::Break(result)
+        }
     }
 
     /// How long to wait before the next attempt; `None`: the result is the answer.
