@@ -45,6 +45,7 @@ pub struct Plan<'a> {
     annotations: Vec<(String, String)>,
     env: Vec<(&'static str, String)>,
     files: Option<u32>,
+    tool: Vec<String>,
 }
 
 /// A pod with a proxy.
@@ -197,6 +198,7 @@ impl Mesh {
             annotations: Vec::new(),
             env: Vec::new(),
             files: None,
+            tool: Vec::new(),
         }
     }
 
@@ -311,6 +313,12 @@ impl Plan<'_> {
         self
     }
 
+    /// With its proxy started by this tool: valgrind, strace.
+    pub fn under(mut self, tool: &[String]) -> Self {
+        self.tool = tool.to_vec();
+        self
+    }
+
     /// Makes the pod without a proxy, and tells the control plane about it.
     pub fn unmeshed(self) -> Pod {
         let pod = self.namespaces();
@@ -383,7 +391,8 @@ impl Plan<'_> {
         let env = self.environment(&pod);
         let limit = self.files.map(|files| format!("--nofile={files}:{files}"));
         let limited = limit.iter().flat_map(|limit| ["prlimit", limit]);
-        let argv: Vec<_> = limited.chain([&*program]).collect();
+        let tool = self.tool.iter().map(String::as_str);
+        let argv: Vec<_> = limited.chain(tool).chain([&*program]).collect();
         let proxy = pod.start("proxy", PROXY_USER, &argv, &env);
         Meshed {
             identity: self.identity(),

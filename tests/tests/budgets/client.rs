@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::{Request, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,7 +36,7 @@ impl Client for Requests {
 
     async fn used_once(addr: SocketAddr) -> Self {
         let mut client = Self::connect(addr, Version::HTTP_11).await;
-        client.send(1).await;
+        client.send(1, "/").await;
         client
     }
 }
@@ -65,35 +66,41 @@ impl Requests {
         }
     }
 
-    /// Sends so many requests, one after another, and reads the answers to their ends.
-    pub(crate) async fn send(&mut self, requests: u32) {
+    /// Sends so many requests for a path, one after another, and reads the answers to their ends.
+    pub(crate) async fn send(&mut self, requests: u32, path: &str) {
         for _ in 0..requests {
-            let response = match self {
-                Self::Http1(sender) => {
-                    sender.ready().await.unwrap();
-                    sender.send_request(request(Version::HTTP_11)).await
-                }
-                Self::Http2(sender) => {
-                    sender.ready().await.unwrap();
-                    sender.send_request(request(Version::HTTP_2)).await
-                }
-            };
-            let response = response.unwrap();
+            let response = self.ask(Method::GET, path).await;
             assert_eq!(response.status(), StatusCode::OK, "{response:?}");
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
         }
     }
+
+    /// Sends one request.
+    pub(crate) async fn ask(&mut self, method: Method, path: &str) -> Response<Incoming> {
+        let response = match self {
+            Self::Http1(sender) => {
+                sender.ready().await.unwrap();
+                sender.send_request(request(Version::HTTP_11, method, path)).await
+            }
+            Self::Http2(sender) => {
+                sender.ready().await.unwrap();
+                sender.send_request(request(Version::HTTP_2, method, path)).await
+            }
+        };
+        response.unwrap()
+    }
 }
 
-fn request(version: Version) -> Request<Empty<Bytes>> {
+fn request(version: Version, method: Method, path: &str) -> Request<Empty<Bytes>> {
     let name = "server.demo.svc.cluster.local";
     let request = Request::builder()
+        .method(method)
         .header("user-agent", "budgets")
         .header("accept", "*/*");
     let request = if version == Version::HTTP_2 {
-        request.uri(format!("http://{name}/"))
+        request.uri(format!("http://{name}{path}"))
     } else {
-        request.uri("/").header("host", name)
+        request.uri(path).header("host", name)
     };
     request.body(Empty::new()).unwrap()
 }

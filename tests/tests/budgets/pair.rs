@@ -36,12 +36,19 @@ const OPAQUE: u16 = 3306;
 const PROXY: u16 = 4143;
 
 const MANIFESTS: &str = include_str!("mesh.yaml");
+/// Retries, timeouts, routes, authorizations and limits, none of which an ordinary request needs.
+const POLICIES: &str = include_str!("policies.yaml");
+/// What begins the service, and what gives its endpoints a breaker.
+const SERVICE: &str = "kind: Service\nmetadata: { name: server, namespace: demo";
+const BREAKER: &str = ", annotations: { balancer.linkerd.io/failure-accrual: consecutive }";
 
 /// What is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
     /// HTTP, of either version.
     Http,
+    /// The same under policies.
+    HttpUnderPolicies,
     /// Bytes.
     Opaque,
 }
@@ -77,7 +84,7 @@ impl Pair {
             .build()
             .unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let (controller, state) = rest.block_on(control_plane(dir.path()));
+        let (controller, state) = rest.block_on(control_plane(dir.path(), traffic));
         let setting = Setting {
             dir: dir.path(),
             state: &state,
@@ -91,7 +98,7 @@ impl Pair {
         let inbound = Proxy::start(&setting, "server", (POD_IP, PROXY).into(), OriginalDst::Local);
         let unused = (Ipv4Addr::LOCALHOST, 0).into();
         let service = match traffic {
-            Traffic::Http => (CLUSTER_IP, 80),
+            Traffic::Http | Traffic::HttpUnderPolicies => (CLUSTER_IP, 80),
             Traffic::Opaque => (CLUSTER_IP, OPAQUE),
         };
         let outbound = Proxy::start(&setting, "client", unused, OriginalDst::Fixed(service.into()));
@@ -106,11 +113,20 @@ impl Pair {
 
     /// What both proxies' threads ask of the allocator while `run` runs: the client's, then the server's.
     pub(crate) fn spent(&self, run: impl FnOnce()) -> [Counts; 2] {
-        let counts = || [self.outbound.counts(), self.inbound.counts()];
-        let [outbound, inbound] = counts();
+        let before = self.counts();
         run();
-        let after = counts();
-        [after[0].since(outbound), after[1].since(inbound)]
+        self.since(before)
+    }
+
+    /// What they have asked for so far.
+    pub(crate) fn counts(&self) -> [Counts; 2] {
+        [self.outbound.counts(), self.inbound.counts()]
+    }
+
+    /// What they have asked for since.
+    pub(crate) fn since(&self, [outbound, inbound]: [Counts; 2]) -> [Counts; 2] {
+        let now = self.counts();
+        [now[0].since(outbound), now[1].since(inbound)]
     }
 }
 
@@ -160,9 +176,16 @@ fn isolate() {
     assert!(done.success(), "{script}");
 }
 
-async fn control_plane(dir: &Path) -> (Running, State) {
-    let (manifests, state) = (dir.join("mesh.yaml"), dir.join("state"));
-    fs::write(&manifests, MANIFESTS).unwrap();
+async fn control_plane(dir: &Path, traffic: Traffic) -> (Running, State) {
+    let (manifests, state) = (dir.join("manifests"), dir.join("state"));
+    fs::create_dir(&manifests).unwrap();
+    let mut mesh = MANIFESTS.to_owned();
+    if traffic == Traffic::HttpUnderPolicies {
+        fs::write(manifests.join("policies.yaml"), POLICIES).unwrap();
+        mesh = mesh.replace(SERVICE, &[SERVICE, BREAKER].concat());
+        assert_ne!(mesh, MANIFESTS, "the service has its breaker");
+    }
+    fs::write(manifests.join("mesh.yaml"), mesh).unwrap();
     let mut line = vec!["outrigger".to_owned(), "controller".to_owned()];
     line.push(format!("--manifests={}", manifests.display()));
     line.push(format!("--state-dir={}", state.display()));
