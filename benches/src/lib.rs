@@ -4,6 +4,7 @@
 
 pub mod args;
 pub mod certs;
+pub mod count;
 pub mod greeting;
 pub mod mesh;
 pub mod namespaces;

@@ -30,8 +30,8 @@ impl Mesh {
 
     fn new(site: &Site, port: u16) -> Result<Self, BoxError> {
         let mesh = mesh::Mesh::start();
-        let server = mesh.pod("server").ports(&[HTTP_PORT]).meshed();
-        let client = mesh.pod("client").meshed();
+        let server = mesh.pod("server").ports(&[HTTP_PORT]).under(&site.tool).meshed();
+        let client = mesh.pod("client").under(&site.tool).meshed();
         let application = systems::start_application(site, &Inside::Thread(server.tid()))?;
         Ok(Self {
             service: mesh.service("app", port, &[(&server, port)]),

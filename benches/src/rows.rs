@@ -257,7 +257,14 @@ fn generate(row: &Row, pair: &Pair, site: &Site, length: Duration) -> Result<Sam
             connections,
             streams,
             path,
-        } => h2load(row.traffic, pair, length, (connections, streams, path)),
+        } => {
+            // It counts time in whole seconds only.
+            let count = match length.as_secs() {
+                0 => Count::Requests(connections * streams * 20),
+                seconds => Count::Seconds(seconds),
+            };
+            h2load(row.traffic, pair, count, (connections, streams, path))
+        }
         Load::Rate(rate) => {
             let (connections, streams) = if row.traffic == Protocol::Http2 {
                 ("4", "16")
@@ -287,7 +294,8 @@ fn generate(row: &Row, pair: &Pair, site: &Site, length: Duration) -> Result<Sam
     }
 }
 
-fn load(site: &Site, command: &str, pair: &Pair, args: &[&str]) -> Command {
+/// Our own generator.
+pub fn load(site: &Site, command: &str, pair: &Pair, args: &[&str]) -> Command {
     let mut process = pair.client.command(site.programs.join("load"));
     process.args([command, "--to", &pair.to.to_string()]).args(args);
     process
@@ -305,11 +313,20 @@ fn sample(report: &Value) -> Sample {
     }
 }
 
-/// `h2load` counts by time in whole seconds only, so that shorter runs are given a number of requests.
-fn h2load(
+/// How much `h2load` does.
+#[derive(Clone, Copy, Debug)]
+pub enum Count {
+    /// As much as goes in these seconds.
+    Seconds(u64),
+    /// So many requests.
+    Requests(usize),
+}
+
+/// `h2load` with so many connections, streams on each, and this path.
+pub fn h2load(
     traffic: Protocol,
     pair: &Pair,
-    length: Duration,
+    count: Count,
     (connections, streams, path): (usize, usize, &str),
 ) -> Result<Sample, BoxError> {
     let mut command = pair.client.command("h2load");
@@ -317,9 +334,9 @@ fn h2load(
     if traffic == Protocol::Http1 {
         command.arg("--h1");
     }
-    match length.as_secs() {
-        0 => command.args(["-n", &(connections * streams * 20).to_string()]),
-        seconds => command.args(["-D", &seconds.to_string()]),
+    match count {
+        Count::Requests(requests) => command.args(["-n", &requests.to_string()]),
+        Count::Seconds(seconds) => command.args(["-D", &seconds.to_string()]),
     };
     command.arg(format!("http://{}{path}", pair.to));
     let text = process::output(command)?;

@@ -83,6 +83,8 @@ pub struct Site {
     pub dir: PathBuf,
     /// Our own programs.
     pub programs: PathBuf,
+    /// What our own proxies are started by, if by anything.
+    pub tool: Vec<String>,
 }
 
 /// A system under test.
@@ -194,10 +196,16 @@ fn bare(site: &Site, traffic: Protocol, between: Protocol) -> Result<Vec<Running
     } else {
         between
     };
-    let program = site.programs.join("bare");
-    let mut client = site.namespaces.inside(Pod::Client).command(&program);
+    let start = |pod| {
+        let program = site.programs.join("bare").into_os_string();
+        let mut line: Vec<_> = site.tool.iter().map(Into::into).chain([program]).collect();
+        let mut command = site.namespaces.inside(pod).command(line.remove(0));
+        command.args(line);
+        command
+    };
+    let mut client = start(Pod::Client);
     client.args(["client", "--listen", NEAR, "--to", &far().to_string()]);
-    let mut server = site.namespaces.inside(Pod::Server).command(&program);
+    let mut server = start(Pod::Server);
     server.args(["server", "--listen", &format!("0.0.0.0:{FAR_PORT}"), "--to"]);
     server.args([&local_application(traffic).to_string(), "--app", word(traffic)]);
     for command in [&mut client, &mut server] {

@@ -1,7 +1,8 @@
 //! `make bench`: every row on every system in turn, several times over; a table, and JSON.
 //!
 //! `bench run [--seconds 3] [--repeat 5] [--rows a,b] [--only x,y] [--out FILE]`, and for looking into one system
-//! `bench hold --only x --traffic h1|h2|tcp`: it stays up until its input ends. `bench greeting [--out FILE]` is about MariaDB.
+//! `bench hold --only x --traffic h1|h2|tcp`: it stays up until its input ends, or `bench count [--only x,y] [--cases a,b]`, which
+//! counts instructions. `bench greeting [--out FILE]` is about MariaDB.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use outrigger_benches::BoxError;
 use outrigger_benches::args::Args;
 use outrigger_benches::certs;
+use outrigger_benches::count::{self, CASES};
 use outrigger_benches::greeting;
 use outrigger_benches::namespaces::{Namespaces, Pod};
 use outrigger_benches::report::Report;
@@ -22,11 +24,12 @@ fn main() -> Result<(), BoxError> {
     if args.command()? == "greeting" {
         return greeting(&args);
     }
-    let site = site()?;
+    let mut site = site()?;
     let _application = systems::start_application(&site, &site.namespaces.inside(Pod::Server))?;
     let complete = match args.command()? {
         "run" => run(&args, &site)?,
         "hold" => hold(&args, &site)?,
+        "count" => count(&args, &mut site)?,
         other => return Err(format!("there is no command {other}").into()),
     };
     // Logs are worth keeping where something was left out.
@@ -41,10 +44,7 @@ fn run(args: &Args, site: &Site) -> Result<bool, BoxError> {
     let length = Duration::from_secs_f64(args.value("--seconds").unwrap_or("3").parse()?);
     let repeat: usize = args.value("--repeat").unwrap_or("5").parse()?;
     let out = args.value("--out").unwrap_or("target/bench.json");
-    let wanted = |option: &str, name: &str| {
-        let list = args.value(option).ok();
-        list.is_none_or(|list| list.split(',').any(|item| item == name))
-    };
+    let wanted = |option, name| wanted(args, option, name);
     let (mut report, mut complete) = (Report::default(), true);
     for turn in 1..=repeat {
         for row in ROWS.iter().filter(|row| wanted("--rows", row.name)) {
@@ -69,6 +69,27 @@ fn run(args: &Args, site: &Site) -> Result<bool, BoxError> {
     std::fs::write(out, serde_json::to_string_pretty(&report.json())?)?;
     println!("{}", report.table());
     Ok(complete)
+}
+
+/// Whether a list of names, where there is one, has this name.
+fn wanted(args: &Args, option: &str, name: &str) -> bool {
+    let list = args.value(option).ok();
+    list.is_none_or(|list| list.split(',').any(|item| item == name))
+}
+
+/// Counts instructions; where they went stands in files.
+fn count(args: &Args, site: &mut Site) -> Result<bool, BoxError> {
+    site.tool = count::tool(&site.dir)?;
+    let ours = [System::BareH1, System::BareH2, System::Ours];
+    for case in CASES.iter().filter(|case| wanted(args, "--cases", case.name)) {
+        let systems = ours.into_iter().filter(|system| system.carries(case.traffic));
+        for system in systems.filter(|system| wanted(args, "--only", system.name())) {
+            let counted = count::once(case, system, site)?;
+            println!("{:<10} {:<8} {counted}", case.name, system.name());
+        }
+    }
+    println!("where they went: {}", site.dir.display());
+    Ok(false)
 }
 
 /// How long MariaDB's greeting takes, with the mesh and without.
@@ -116,6 +137,7 @@ fn site() -> Result<Site, BoxError> {
         namespaces,
         dir,
         programs,
+        tool: Vec::new(),
     })
 }
 
