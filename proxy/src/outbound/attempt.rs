@@ -18,7 +18,7 @@ use crate::outbound::dialled::Dialled;
 use crate::outbound::dispatch::{self, Leg, Prepared};
 use crate::outbound::rule::Rule;
 
-/// The way of a request.
+/// The way of a request. Lent from here on: what a future is given by value it keeps twice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way<'a> {
     /// The rule that it takes.
@@ -36,7 +36,7 @@ pub(super) struct Way<'a> {
 /// Sends a request once, which leaves an empty one behind. The answer is as the application is to see it, and comes
 /// within the limits of time; so does its body.
 pub(super) async fn send(
-    way: Way<'_>,
+    way: &Way<'_>,
     deadline: &Deadline,
     per_try: Option<Duration>,
     prepared: &mut Prepared,
@@ -73,7 +73,7 @@ pub(super) async fn send(
         dialled: way.dialled,
     };
     let sent = {
-        let mut sent = pin!(dispatch::send(leg, prepared, request, exchange, drain));
+        let mut sent = pin!(dispatch::send(&leg, prepared, request, exchange, drain));
         // By reference: a future that is passed on by value is kept twice.
         attempt.headers(sent.as_mut()).await
     };
@@ -103,7 +103,7 @@ fn placed(fault: Fault, rule: &Rule, backend: &Backend, exchange: &Exchange) -> 
 /// Does to a request what filters say, and waits if they say so. `Some`: one of them has answered it.
 async fn filtered(
     filters: &[Filter],
-    way: Way<'_>,
+    way: &Way<'_>,
     deadline: &Deadline,
     request: &mut Request<Body>,
 ) -> Result<Option<Response<Body>>, Fault> {

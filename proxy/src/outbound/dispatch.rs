@@ -54,11 +54,18 @@ struct Origin<'a> {
     version: Version,
     /// The target was in absolute form.
     absolute: bool,
-    /// Target and `Host`, of a request that was made one for another authority.
-    overridden: Option<(Uri, Option<HeaderValue>)>,
+    /// Of a request that was made one for another authority. Boxed, since that is rare.
+    overridden: Option<Box<Overridden>>,
     /// The application asks for a tunnel, which HTTP/2 can't carry.
     tunnel: bool,
     dialled: &'a Dialled,
+}
+
+/// What a request said of its authority.
+#[derive(Debug)]
+struct Overridden {
+    uri: Uri,
+    host: Option<HeaderValue>,
 }
 
 impl Prepared {
@@ -92,13 +99,13 @@ impl Prepared {
 /// Sends a request to an endpoint of a backend, and to another one when nothing of it was written. It leaves an empty
 /// request behind.
 pub(super) async fn send(
-    leg: Leg<'_>,
+    leg: &Leg<'_>,
     prepared: &mut Prepared,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
     drain: &Drain,
 ) -> Result<Response<Body>, Fault> {
-    let Leg { route, backend, .. } = leg;
+    let &Leg { route, backend, .. } = leg;
     let balancer = backend.balancer()?;
     let mut origin = Origin::of(request, prepared.is_tunnel, leg.dialled);
     let mut now = exchange.started();
@@ -159,7 +166,8 @@ impl<'a> Origin<'a> {
     fn restore(&mut self, request: &mut Request<Body>) {
         *request.version_mut() = self.version;
         request.headers_mut().remove(ORIG_PROTO);
-        if let Some((uri, host)) = self.overridden.take() {
+        if let Some(overridden) = self.overridden.take() {
+            let Overridden { uri, host } = *overridden;
             *request.uri_mut() = uri;
             if let Some(host) = host {
                 request.headers_mut().insert(HOST, host);
@@ -177,7 +185,10 @@ impl<'a> Origin<'a> {
             && description.hint == ProtocolHint::Http2
             && !endpoint.is_local();
         if let Some(authority) = &description.authority_override {
-            self.overridden = Some((request.uri().clone(), request.headers().get(HOST).cloned()));
+            self.overridden = Some(Box::new(Overridden {
+                uri: request.uri().clone(),
+                host: request.headers().get(HOST).cloned(),
+            }));
             request.headers_mut().remove(DST_CANONICAL);
             override_authority(request, authority, carried || self.version == Version::HTTP_2)?;
         }

@@ -100,7 +100,7 @@ async fn forward(
         dialled: connection.target.dialled(),
     };
     retry::send(
-        way,
+        &way,
         request,
         exchange,
         &outbound.memories.retries,

@@ -197,7 +197,7 @@ impl Mirror {
             dialled: &common.dialled,
         };
         let mut prepared = Prepared::default();
-        let sent = dispatch::send(leg, &mut prepared, &mut request, &mut exchange, &common.drain);
+        let sent = dispatch::send(&leg, &mut prepared, &mut request, &mut exchange, &common.drain);
         let response = match sent.await {
             Ok(response) => exchange.track(response),
             Err(fault) => {

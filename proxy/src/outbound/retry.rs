@@ -26,7 +26,7 @@ use crate::telemetry::route::Retry;
 
 /// Sends a request, which leaves an empty one behind, and gives back the answer as the application is to see it.
 pub(super) async fn send(
-    way: Way<'_>,
+    way: &Way<'_>,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
     memory: &Memory,
@@ -64,7 +64,7 @@ pub(super) async fn send(
 
 /// What bounds the attempts together, and what makes another one possible.
 fn start<'a>(
-    way: Way<'a>,
+    way: &Way<'a>,
     prepared: &Prepared,
     request: &mut Request<Body>,
     started: Instant,

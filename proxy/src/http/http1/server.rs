@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::TryFutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::sleep;
@@ -75,10 +75,16 @@ where
             served = &mut connection => return served,
             why = interrupted => if why == Interrupted::Drain { break connection },
         }
-        let Some(parts) = connection.into_parts() else {
+        // Its buffer is empty, and goes.
+        let Some(Parts {
+            io: at_rest,
+            service: kept,
+            ..
+        }) = connection.into_parts()
+        else {
             return Ok(()); // a tunnel by now
         };
-        (io, service) = (parts.io, parts.service);
+        (io, service) = (at_rest, kept);
         tokio::select! {
             biased;
             () = io.inner().readable() => {}
