@@ -42,9 +42,11 @@ use outrigger_proxy::outbound::shared::Outbound;
 use outrigger_proxy::outbound::target::Target;
 use outrigger_proxy::room::Rooms;
 use outrigger_proxy::telemetry::Registry;
+use outrigger_proxy::telemetry::balancer::BalancerMetrics;
 use outrigger_proxy::telemetry::http::HttpMetrics;
 use outrigger_proxy::telemetry::labels::Direction;
 use outrigger_proxy::telemetry::route::RouteMetrics;
+use outrigger_proxy::telemetry::tcp_route::TcpRouteMetrics;
 use outrigger_proxy::telemetry::transport::TransportMetrics;
 use outrigger_proxy::tls::{Credentials, TrustAnchors};
 use outrigger_proxy::{balance, outbound};
@@ -104,6 +106,8 @@ impl Proxy {
             routes: RouteMetrics::register(&mut registry),
             transport: TransportMetrics::register(&mut registry),
             pools: pool::metrics::Metrics::register(&mut registry).pools(Direction::Outbound),
+            tcp_routes: TcpRouteMetrics::register(&mut registry),
+            balancers: BalancerMetrics::register(&mut registry),
         };
         let credentials = credentials();
         let discovery = Discovery::start(&config.control, &credentials, &metrics, control.handle()).unwrap();
@@ -160,9 +164,14 @@ impl Proxy {
             unreachable!("the policy says so");
         };
         let backends = routes.rules().next().unwrap().1.backends().unwrap();
-        let balancer: &balance::Balancer = backends.choose().unwrap().balancer().unwrap();
+        let backend = backends.choose().unwrap();
+        let balancer: &balance::Balancer = backend.balancer().unwrap();
         let picked = balancer
-            .pick(tokio::time::Instant::now(), Duration::from_secs(1))
+            .pick(
+                tokio::time::Instant::now(),
+                Duration::from_secs(1),
+                &backend.waits,
+            )
             .await
             .unwrap();
         let pool = picked.endpoint().pool();
