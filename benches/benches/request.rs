@@ -28,7 +28,7 @@ use outrigger_policy::route::RouteTable;
 use outrigger_proxy::config::Config;
 use outrigger_proxy::control::{self, Discovery};
 use outrigger_proxy::drain::{self, Drainer};
-use outrigger_proxy::http::client;
+use outrigger_proxy::http::http1::client::Http1;
 use outrigger_proxy::http::pool;
 use outrigger_proxy::live::Live;
 use outrigger_proxy::net::io::Io;
@@ -179,7 +179,7 @@ impl Proxy {
         if version == Version::HTTP_2 {
             pool.adopt_http2(io).await.unwrap();
         } else {
-            pool.adopt_http1(client::http1(io).await.unwrap());
+            pool.adopt_http1(Http1::on(io).await.unwrap());
         }
     }
 }

@@ -26,6 +26,7 @@ use outrigger_proxy::config::env::Errors;
 use outrigger_proxy::config::{Config, HeadLimits};
 use outrigger_proxy::gateway::forwarded;
 use outrigger_proxy::http::h2::frames::Frames;
+use outrigger_proxy::http::http1::front::{self, Front};
 use outrigger_proxy::http::http1::gate::Gate;
 use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
 use outrigger_proxy::net::detect::tls::{self as detect_tls, Hello};
@@ -36,11 +37,12 @@ use prost::Message;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. A name is that of a directory of `seeds/` as well.
-pub const ALL: [Target; 15] = [
+pub const ALL: [Target; 16] = [
     ("client_hello", client_hello),
     ("http_preface", http_preface),
     ("http2_frames", http2_frames),
     ("http1_gate", http1_gate),
+    ("http1_front", http1_front),
     ("transport_header", transport_header),
     ("identity", identity),
     ("route_match", route_match),
@@ -201,10 +203,11 @@ pub fn http1_gate(bytes: &[u8]) {
         drain_idle: Duration::ZERO,
     };
     let run = |size: usize| {
+        let mut bytes = bytes.to_vec();
         let (mut gate, mut passed, mut end) = (Gate::new(LIMITS), 0, 0);
         while end < bytes.len() {
             end = bytes.len().min(end + size);
-            let step = gate.pass(&bytes[passed..end]);
+            let step = gate.pass(&mut bytes[passed..end]);
             passed += step.bytes;
             if step.refused.is_some() {
                 return (step.refused, None, gate.heads());
@@ -216,6 +219,19 @@ pub fn http1_gate(bytes: &[u8]) {
     for size in [1, 3] {
         assert_eq!(run(size), whole);
     }
+}
+
+/// What a server's bytes begin with does not change with what follows.
+pub fn http1_front(bytes: &[u8]) {
+    let found = |end: usize| match front::of(&bytes[..end]) {
+        Ok(Front::Unknown) => None,
+        Ok(Front::Answer) => Some(Ok(None)),
+        Ok(Front::Interim(head, length)) => Some(Ok(Some((head.status(), length)))),
+        Err(why) => Some(Err(why)),
+    };
+    let whole = found(bytes.len());
+    let first = (0..bytes.len()).find_map(found);
+    assert!(first.is_none() || first == whole);
 }
 
 /// A header that is accepted is encoded to one that is read as the same.

@@ -81,6 +81,28 @@ pub fn open_tunnel(pod: &Pod, host: &str, protocol: &str) -> String {
     ))
 }
 
+/// An application written with Node, HTTP/1.1 on 8080 and HTTP/2 without TLS on 8081, that sends interim answers, minds
+/// expectations and knows trailers.
+pub fn informer(pod: &Pod) -> Process {
+    let program = format!("{APPS}/informer.js");
+    let mut informer = pod.start(
+        "informer",
+        "nobody",
+        &["node", &program, "serve", "8080", "8081"],
+        &[],
+    );
+    informer.until("it listens on 8080", || listens(pod, 8080));
+    informer.until("it listens on 8081", || listens(pod, 8081));
+    informer
+}
+
+/// All that a client with this version of HTTP sees when it asks that application from the pod, a line for each head. Its
+/// body is one of `none`, `send` and `wait`: the last waits for 100 Continue.
+pub fn ask_informer(pod: &Pod, version: u8, host: &str, path: &str, body: &str) -> Vec<String> {
+    let call = format!("timeout 20 node {APPS}/informer.js call {version} {host} {path} {body}");
+    pod.sh(&call).lines().map(str::to_owned).collect()
+}
+
 /// MariaDB on 3306, for the user `mesh` with the password `mesh`.
 pub fn mariadb(pod: &Pod) -> Process {
     mariadb_on(pod, 3306)

@@ -14,6 +14,7 @@ use crate::gateway::forwarded;
 use crate::gateway::shared::{Gateway, looped};
 use crate::http::body::{Body, Tracked};
 use crate::http::headers;
+use crate::http::interim::Interims;
 use crate::http::respond::Asked;
 use crate::inbound;
 use crate::inbound::arrival::Arrival;
@@ -63,6 +64,7 @@ struct Onward {
 pub(super) async fn request(
     connection: Arc<Connection>,
     mut request: Request<Body>,
+    interims: Interims,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     let client = &connection.client;
     let (asked, native) = (client.asked(&request), request.version());
@@ -74,7 +76,7 @@ pub(super) async fn request(
     };
     match passed {
         Ok(Continue(Onward { server, carried })) => {
-            let mut response = outbound::http::request(server, request).await?;
+            let mut response = outbound::http::request(server, request, interims).await?;
             if carried {
                 // The outbound side took it for HTTP/1.
                 headers::strip_hop_by_hop(response.headers_mut());

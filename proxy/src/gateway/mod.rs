@@ -58,7 +58,7 @@ async fn serve_http(gateway: &Arc<Gateway>, passage: Passage, session: Session) 
     let connection = Connection::new(gateway.clone(), arrival, to);
     let closing = connection.client.closing.clone();
     let requests = connection.clone();
-    let service = move |request| http::request(requests.clone(), request);
+    let service = move |request, interims| http::request(requests.clone(), request, interims);
     match session {
         Session::Http1 => {
             let served = http1::server::serve(io, service, config.head_limits, closing, drain).await;

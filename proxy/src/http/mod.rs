@@ -1,12 +1,12 @@
 //! How messages travel: bodies, servers, clients and their pools, header rules, answers to faults.
 
 pub mod body;
-pub mod client;
 pub mod closing;
 pub mod deadline;
 pub mod h2;
 pub mod headers;
 pub mod http1;
+pub mod interim;
 pub mod measured;
 pub mod orig_proto;
 pub mod peek;

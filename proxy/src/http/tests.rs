@@ -22,6 +22,7 @@ use crate::error::{BoxError, Kind};
 use crate::http::body::{Body, End, Track, Tracked};
 use crate::http::closing::Closing;
 use crate::http::http1;
+use crate::http::interim::Interims;
 use crate::http::pool::{Pool, Settings, testing};
 use crate::net::detect;
 use crate::net::io::{Io, Meter, Socket};
@@ -125,7 +126,7 @@ async fn a_connection_whose_upload_goes_on_after_the_answer_is_not_handed_out() 
     let service = service_fn(move |request: Request<Incoming>| {
         let pool = forwarding.clone();
         async move {
-            pool.send(&mut request.map(Body::from))
+            pool.send(&mut request.map(Body::from), &Interims::default())
                 .await
                 .map_err(|failed| failed.fault)
         }
@@ -135,7 +136,11 @@ async fn a_connection_whose_upload_goes_on_after_the_answer_is_not_handed_out() 
     let upload = b"POST / HTTP/1.1\r\nhost: app\r\ncontent-length: 1000\r\n\r\nand so on";
     uploader.write_all(upload).await.unwrap();
     read_head(&mut uploader).await;
-    let second = timeout(PATIENCE, pool.send(&mut get(Version::HTTP_11))).await;
+    let second = timeout(
+        PATIENCE,
+        pool.send(&mut get(Version::HTTP_11), &Interims::default()),
+    )
+    .await;
     assert!(second.unwrap().is_ok());
     accepted.recv().await.unwrap();
     accepted.recv().await.unwrap();
@@ -146,7 +151,7 @@ async fn a_request_without_persistent_connections_leaves_those_of_others_alone()
     let (addr, mut accepted) = hasty().await;
     let pool = pool(addr);
     for version in [Version::HTTP_11, Version::HTTP_10, Version::HTTP_11] {
-        pool.send(&mut get(version)).await.unwrap();
+        pool.send(&mut get(version), &Interims::default()).await.unwrap();
     }
     assert_eq!((accepted.try_recv(), accepted.try_recv()), (Ok(()), Ok(())));
     assert!(
@@ -173,7 +178,11 @@ async fn requests_that_wait_for_one_http2_connection_share_its_failure() {
     let (pool, begun) = (pool(addr), Instant::now());
     let send = |_| {
         let pool = pool.clone();
-        tokio::spawn(async move { pool.send(&mut get(Version::HTTP_2)).await.map(drop) })
+        tokio::spawn(async move {
+            pool.send(&mut get(Version::HTTP_2), &Interims::default())
+                .await
+                .map(drop)
+        })
     };
     let mut waiting: Vec<_> = (0..10).map(send).collect();
     tokio::task::yield_now().await;
@@ -190,14 +199,17 @@ async fn a_request_that_goes_away_while_its_connection_opens_leaves_it_to_the_ne
     let (addr, mut accepted) = hasty().await;
     let pool = pool(addr);
     let mut leaving = get(Version::HTTP_11);
-    let mut leaving = Box::pin(pool.send(&mut leaving));
+    let interims = Interims::default();
+    let mut leaving = Box::pin(pool.send(&mut leaving, &interims));
     assert!(futures_util::FutureExt::now_or_never(&mut leaving).is_none());
     drop(leaving);
     accepted.recv().await.unwrap();
     while pool.idle() == 0 {
         tokio::task::yield_now().await;
     }
-    pool.send(&mut get(Version::HTTP_11)).await.unwrap();
+    pool.send(&mut get(Version::HTTP_11), &Interims::default())
+        .await
+        .unwrap();
     assert!(accepted.try_recv().is_err(), "a second connection was opened");
 }
 
@@ -238,14 +250,18 @@ async fn after_goaway_requests_take_a_fresh_connection() {
     tokio::spawn(async move {
         let mut request = get(Version::HTTP_2);
         *request.uri_mut() = "http://app/hang".parse().unwrap();
-        hanging.send(&mut request).await.map(drop)
+        hanging.send(&mut request, &Interims::default()).await.map(drop)
     });
     for _ in 0..20 {
-        pool.send(&mut get(Version::HTTP_2)).await.unwrap();
+        pool.send(&mut get(Version::HTTP_2), &Interims::default())
+            .await
+            .unwrap();
         go_away.notify_waiters();
         // Some of these meet the connection before, some while, some after it is told to go away.
         for _ in 0..5 {
-            pool.send(&mut get(Version::HTTP_2)).await.unwrap();
+            pool.send(&mut get(Version::HTTP_2), &Interims::default())
+                .await
+                .unwrap();
         }
     }
 }
@@ -270,7 +286,7 @@ async fn a_client_that_leaves_in_the_middle_ends_its_request() {
     let (_drainer, drain) = drain::channel();
     let begun = Arc::new(Notify::new());
     let begins = begun.clone();
-    let service = move |_request: Request<Body>| {
+    let service = move |_request: Request<Body>, _interims| {
         begins.notify_one();
         async {
             std::future::pending::<()>().await;
@@ -307,7 +323,7 @@ async fn a_request_that_came_before_the_drain_is_answered() {
         detect::preface(&mut io, PATIENCE).await.unwrap();
         let draining = tokio::spawn(drainer.drain());
         tokio::task::yield_now().await;
-        let service = |_request: Request<Body>| async { empty() };
+        let service = |_request: Request<Body>, _interims| async { empty() };
         http1::server::serve(io, service, IMPATIENT, Closing::default(), drain)
             .await
             .unwrap();

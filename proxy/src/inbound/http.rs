@@ -11,6 +11,7 @@ use crate::exchange::{Exchange, Limit};
 use crate::http::body::{Body, Tracked};
 use crate::http::closing::Closing;
 use crate::http::headers::{self, CLIENT_ID, ORIG_PROTO};
+use crate::http::interim::Interims;
 use crate::http::orig_proto;
 use crate::http::pool::Pool;
 use crate::http::respond::Asked;
@@ -114,7 +115,7 @@ impl Connection {
     }
 }
 
-/// Carries one request from the mesh to the application, and the answer back.
+/// Carries one request from the mesh to the application, and the answer back; interim ones go to `interims`.
 ///
 /// An error is one that the client should see as such: an HTTP/2 stream that the application reset is reset here too.
 #[expect(
@@ -124,13 +125,15 @@ impl Connection {
 pub(super) fn request(
     connection: Arc<Connection>,
     mut request: Request<Body>,
+    interims: Interims,
 ) -> impl Future<Output = Result<Response<Tracked<Exchange>>, BoxError>> {
-    async move { carry(&connection, &mut request).await }
+    async move { carry(&connection, &mut request, &interims).await }
 }
 
 async fn carry(
     connection: &Connection,
     request: &mut Request<Body>,
+    interims: &Interims,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     let asked = connection.asked(request);
     let permit = match connection.limit().enter() {
@@ -138,7 +141,7 @@ async fn carry(
         Err(fault) => return connection.refuse(Exchange::refused(), fault, asked),
     };
     let mut exchange = Exchange::open(permit);
-    match forward(connection, request, &mut exchange, asked).await {
+    match forward(connection, request, &mut exchange, asked, interims).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => connection.refuse(exchange, fault, asked),
     }
@@ -150,6 +153,7 @@ async fn forward(
     request: &mut Request<Body>,
     exchange: &mut Exchange,
     asked: Asked,
+    interims: &Interims,
 ) -> Result<Response<Body>, Fault> {
     let native = request.version();
     let received = receive(connection, request)?;
@@ -162,7 +166,8 @@ async fn forward(
     }
     let tunnel = received.tunnel.then(|| upgrade::take(request));
     let pool = connection.pool()?;
-    let mut response = pool.send(request).await.map_err(|failed| failed.fault)?;
+    let sent = pool.send(request, interims).await;
+    let mut response = sent.map_err(|failed| failed.fault)?;
     upgrade::settle(tunnel, &mut response, &connection.inbound.drain)?;
     leave(&mut response, native, received.carried);
     Ok(response)

@@ -194,7 +194,7 @@ async fn http1(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), F
     let connection = Connection::new(inbound.clone(), arrival);
     let (closing, drain) = (connection.closing.clone(), inbound.drain.clone());
     let (limits, requests) = (inbound.config.head_limits, connection.clone());
-    let service = move |request| http::request(requests.clone(), request);
+    let service = move |request, interims| http::request(requests.clone(), request, interims);
     let served = Box::pin(http1::server::serve(io, service, limits, closing, drain)).await;
     if let Some(fault) = served.as_ref().err().and_then(http1::server::refused) {
         connection.refused(&fault);
@@ -206,7 +206,7 @@ async fn http1(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), F
 async fn http2(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(inbound.clone(), arrival);
     let (closing, drain) = (connection.closing.clone(), inbound.drain.clone());
-    let service = move |request| http::request(connection.clone(), request);
+    let service = move |request, interims| http::request(connection.clone(), request, interims);
     let settings = &inbound.config.http2_server;
     ended(Box::pin(h2::server::serve(io, service, settings, closing, drain)).await);
     Ok(())
@@ -226,7 +226,7 @@ mod tests {
     /// Bytes of the future: every connection keeps it; what is large and rare, or large and long, is boxed.
     const CONNECTION: usize = 2_450; // measured: 2,336
     /// Bytes of the future: HTTP/2 allocates it for each request, HTTP/1 keeps it with the connection.
-    const REQUEST: usize = 1_300; // measured: 1,272
+    const REQUEST: usize = 1_350; // measured: 1,344
 
     fn future_size<A, B, F>(_function: impl Fn(A, B) -> F) -> usize {
         size_of::<F>()
@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_request_is_small() {
-        let size = future_size(http::request);
+        let size =
+            future_size(|(connection, request), interims| http::request(connection, request, interims));
         assert!(size <= REQUEST, "{size} bytes");
     }
 }

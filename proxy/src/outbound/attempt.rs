@@ -12,6 +12,7 @@ use crate::exchange::Exchange;
 use crate::http::body::Body;
 use crate::http::deadline::Deadline;
 use crate::http::headers;
+use crate::http::interim::Interims;
 use crate::http::respond::{self, Asked};
 use crate::outbound::backends::Backend;
 use crate::outbound::dialled::Dialled;
@@ -27,6 +28,8 @@ pub(super) struct Way<'a> {
     pub(super) prefix: Option<usize>,
     /// How the client asked.
     pub(super) asked: Asked,
+    /// Where interim answers go.
+    pub(super) interims: &'a Interims,
     /// How long it waits for an endpoint.
     pub(super) fail_fast: Duration,
     /// What leads to the destination: the host of a request that names none.
@@ -71,6 +74,7 @@ pub(super) async fn send(
         backend,
         fail_fast: way.fail_fast,
         dialled: way.dialled,
+        interims: way.interims,
     };
     let sent = {
         let mut sent = pin!(dispatch::send(&leg, prepared, request, exchange, drain));

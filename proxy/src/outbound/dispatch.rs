@@ -14,6 +14,7 @@ use crate::error::{Fault, Kind, Side};
 use crate::exchange::Exchange;
 use crate::http::body::Body;
 use crate::http::headers::{self, DST_CANONICAL, ORIG_PROTO, PROXY_CONNECTION, PROXY_ERROR, REQUIRE_ID};
+use crate::http::interim::Interims;
 use crate::http::orig_proto;
 use crate::http::pool::Failed;
 use crate::http::upgrade::{self, Wanted};
@@ -34,6 +35,8 @@ pub(super) struct Leg<'a> {
     pub(super) fail_fast: Duration,
     /// What leads to the destination: the host of a request that names none.
     pub(super) dialled: &'a Dialled,
+    /// Where interim answers go.
+    pub(super) interims: &'a Interims,
 }
 
 /// What is taken from a request before it is sent for the first time.
@@ -115,7 +118,7 @@ pub(super) async fn send(
         exchange.send(picked, backend.handles.as_ref(), now);
         check_identity(&endpoint, prepared.required.as_ref())?;
         let carried = origin.address(request, &endpoint)?;
-        match endpoint.pool().send(request).await {
+        match endpoint.pool().send(request, leg.interims).await {
             Ok(response) => return received(response, &origin, carried, prepared.tunnel.take(), drain),
             Err(Failed { fault, unsent }) => {
                 if matches!(

@@ -10,6 +10,7 @@ use crate::exchange::Exchange;
 use crate::http::body::{Body, Tracked};
 use crate::http::closing::Closing;
 use crate::http::headers::{self, ORIG_PROTO};
+use crate::http::interim::Interims;
 use crate::http::respond::Asked;
 use crate::http::target;
 use crate::outbound::attempt::Way;
@@ -37,7 +38,7 @@ impl Connection {
     }
 }
 
-/// Carries one request from the application to a backend, and the answer back.
+/// Carries one request from the application to a backend, and the answer back; interim ones go to `interims`.
 ///
 /// An error is one that the client should see as such: an HTTP/2 stream that the server reset is reset here too.
 #[expect(
@@ -47,13 +48,15 @@ impl Connection {
 pub(crate) fn request(
     connection: Arc<Connection>,
     mut request: Request<Body>,
+    interims: Interims,
 ) -> impl Future<Output = Result<Response<Tracked<Exchange>>, BoxError>> {
-    async move { carry(&connection, &mut request).await }
+    async move { carry(&connection, &mut request, &interims).await }
 }
 
 async fn carry(
     connection: &Connection,
     request: &mut Request<Body>,
+    interims: &Interims,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     let outbound = &connection.outbound;
     let asked = asked(outbound, request);
@@ -63,7 +66,7 @@ async fn carry(
     };
     let mut exchange = Exchange::open(permit);
     let router = connection.target.router();
-    match forward(connection, &router, asked, request, &mut exchange).await {
+    match forward(connection, &router, asked, request, &mut exchange, interims).await {
         Ok(response) => Ok(exchange.track(response)),
         Err(fault) => refuse(connection, exchange, fault, asked),
     }
@@ -85,6 +88,7 @@ async fn forward(
     asked: Asked,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
+    interims: &Interims,
 ) -> Result<Response<Body>, Fault> {
     target::check(request, &connection.outbound.config.head_limits)?;
     // Proxies tell each other, applications do not.
@@ -96,6 +100,7 @@ async fn forward(
         rule: found.then,
         prefix: found.prefix(),
         asked,
+        interims,
         fail_fast: outbound.config.http_fail_fast,
         dialled: connection.target.dialled(),
     };

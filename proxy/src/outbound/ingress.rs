@@ -11,6 +11,7 @@ use crate::error::{BoxError, Fault, Kind, Side};
 use crate::exchange::Exchange;
 use crate::http::body::{Body, Tracked};
 use crate::http::headers;
+use crate::http::interim::Interims;
 use crate::outbound::dialled::Dialled;
 use crate::outbound::http::{self, Connection};
 use crate::outbound::router::Protocol;
@@ -30,15 +31,16 @@ const MAX_HOPS: u32 = 8;
 pub(super) async fn request(
     connection: Arc<Connection>,
     mut request: Request<Body>,
+    interims: Interims,
 ) -> Result<Response<Tracked<Exchange>>, BoxError> {
     if !headers::has_linkerds(request.headers()) {
-        return http::request(connection, request).await;
+        return http::request(connection, request, interims).await;
     }
     match named(&connection.outbound, request.headers_mut()).await {
-        Ok(None) => http::request(connection, request).await,
+        Ok(None) => http::request(connection, request, interims).await,
         Ok(Some(target)) => {
             let (outbound, closing) = (connection.outbound.clone(), connection.closing.clone());
-            http::request(Connection::new(outbound, target, closing), request).await
+            http::request(Connection::new(outbound, target, closing), request, interims).await
         }
         Err(fault) => {
             let asked = http::asked(&connection.outbound, &request);

@@ -16,6 +16,7 @@ use crate::error::{self, Fault, Kind, Side};
 use crate::exchange::{Exchange, Permit};
 use crate::http::body::Body;
 use crate::http::headers;
+use crate::http::interim::Interims;
 use crate::http::replay::{Lost, Replay};
 use crate::outbound::backends::Backend;
 use crate::outbound::dialled::Dialled;
@@ -195,6 +196,7 @@ impl Mirror {
             backend: &self.backend,
             fail_fast: common.fail_fast,
             dialled: &common.dialled,
+            interims: &Interims::default(),
         };
         let mut prepared = Prepared::default();
         let sent = dispatch::send(&leg, &mut prepared, &mut request, &mut exchange, &common.drain);

@@ -13,6 +13,7 @@ mod h2_abuse;
 mod hostile;
 mod http1;
 mod http2;
+mod informational;
 mod ingress;
 mod lifecycle;
 mod mirrors;

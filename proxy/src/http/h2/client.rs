@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::config::KeepAlive;
+use crate::error::Fault;
 use crate::http::body::{self, Body};
 use crate::http::h2::answer::{Answer, Held};
 use crate::http::h2::guard::Guarded;
@@ -27,6 +28,7 @@ use crate::http::h2::slots::{Slot, Slots};
 use crate::http::h2::window::Windows;
 use crate::http::h2::wire::{Wire, Writes};
 use crate::http::h2::{keep_alive, recv};
+use crate::http::interim::Interims;
 use crate::http::rarely::rarely;
 use crate::net::io::Activity;
 
@@ -138,6 +140,8 @@ pub enum Unanswered {
     Stream(::h2::Error),
     /// The request's own body did.
     Request(body::Error),
+    /// What came before the answer is not taken.
+    Refused(Fault),
 }
 
 /// Starts HTTP/2 with prior knowledge (RFC 9113 §3.3), and waits until the server has said what it allows. `freed` is
@@ -263,12 +267,16 @@ fn copy_of_head(request: &Request<Body>) -> Request<()> {
 impl Stream {
     /// Sends the body, and waits for the answer. What is left of the body when the answer comes is sent on beside it.
     ///
-    /// Informational responses (RFC 9110 §15.2) are not passed on.
-    pub async fn answer(mut self, body: &mut Body) -> Result<Response<Body>, Unanswered> {
+    /// Interim answers are passed on as they come.
+    pub async fn answer(
+        mut self,
+        body: &mut Body,
+        interims: &Interims,
+    ) -> Result<Response<Body>, Unanswered> {
         let request = self.request.take();
         let mut untouched = request.is_none();
         let mut sending = request.map(|stream| send::send(stream, mem::take(body), Reason::CANCEL));
-        let answered = poll_fn(|cx| self.poll(cx, &mut sending)).await;
+        let answered = poll_fn(|cx| self.poll(cx, &mut sending, interims)).await;
         match answered {
             Ok(response) => Ok(self.begin(response, sending)),
             Err(Unanswered::Stream(error)) => {
@@ -289,9 +297,10 @@ impl Stream {
         &mut self,
         cx: &mut Context<'_>,
         sending: &mut Option<Sending<Body>>,
+        interims: &Interims,
     ) -> Poll<Result<Response<::h2::RecvStream>, Unanswered>> {
-        if let Poll::Ready(answered) = Pin::new(&mut self.response).poll(cx) {
-            return Poll::Ready(answered.map_err(Unanswered::Stream));
+        if let Poll::Ready(answered) = self.poll_head(cx, interims) {
+            return Poll::Ready(answered);
         }
         if let Some(rest) = sending {
             match ready!(Pin::new(rest).poll(cx)) {
@@ -301,6 +310,20 @@ impl Stream {
             }
         }
         Poll::Pending
+    }
+
+    /// The answer's head, after those that are interim. h2 drops these if it is asked for the answer before them.
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        interims: &Interims,
+    ) -> Poll<Result<Response<::h2::RecvStream>, Unanswered>> {
+        while let Some(interim) = ready!(self.response.poll_informational(cx)) {
+            let interim = interim.map_err(Unanswered::Stream)?;
+            interims.pass(interim).map_err(Unanswered::Refused)?;
+        }
+        let answered = ready!(Pin::new(&mut self.response).poll(cx));
+        Poll::Ready(answered.map_err(Unanswered::Stream))
     }
 
     fn begin(self, response: Response<::h2::RecvStream>, sending: Option<Sending<Body>>) -> Response<Body> {

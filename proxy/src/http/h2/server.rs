@@ -2,13 +2,14 @@
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use ::h2::server::{Builder, SendResponse};
 use ::h2::{Reason, RecvStream, SendStream};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body as _;
 use tokio::time::{sleep, timeout};
 
@@ -20,6 +21,7 @@ use crate::http::closing::Closing;
 use crate::http::h2::guard::Guarded;
 use crate::http::h2::window::Windows;
 use crate::http::h2::{keep_alive, reason, recv, send};
+use crate::http::interim::{Interims, Pending};
 use crate::http::rarely::rarely;
 use crate::net::io::Io;
 
@@ -49,7 +51,7 @@ pub async fn serve<S, F, T>(
     mut drain: Drain,
 ) -> Result<(), Error>
 where
-    S: Fn(Request<Body>) -> F + Clone + Send + 'static,
+    S: Fn(Request<Body>, Interims) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Response<Tracked<T>>, BoxError>> + Send + 'static,
     T: Track + Unpin + Send + 'static,
 {
@@ -58,6 +60,7 @@ where
     let opening = timeout(settings.preface_timeout, builder(settings).handshake(io));
     let mut connection = opening.await.map_err(|_elapsed| Error::Silent)??;
     let pings = peer.zip(connection.ping_pong());
+    let interims = Arc::<Pending>::default();
     let mut silent = pin!(rarely(async move {
         match pings {
             Some(((keep_alive, peer), pings)) => {
@@ -80,7 +83,7 @@ where
             accepted = connection.accept() => {
                 let Some(stream) = accepted else { return Ok(()) };
                 let (request, respond) = stream?;
-                tokio::spawn(answer(service.clone(), request, respond));
+                tokio::spawn(answer(service.clone(), interims.clone(), request, respond));
                 used = true;
             }
             () = silent.as_mut() => return Err(Error::Unanswered),
@@ -143,17 +146,29 @@ fn around(time: Duration) -> Duration {
 }
 
 /// Answers one request. It ends where the client resets the stream or goes away, and with it whatever it waits for.
-async fn answer<S, F, T>(service: S, request: Request<RecvStream>, mut respond: SendResponse<Bytes>)
-where
-    S: Fn(Request<Body>) -> F,
+async fn answer<S, F, T>(
+    service: S,
+    interims: Arc<Pending>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) where
+    S: Fn(Request<Body>, Interims) -> F,
     F: Future<Output = Result<Response<Tracked<T>>, BoxError>>,
     T: Track + Unpin,
 {
     let begun = {
-        let mut responding = pin!(service(received(request)));
-        poll_fn(|cx| match responding.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(begin(response, &mut respond)),
-            Poll::Pending => respond.poll_reset(cx).map(|_gone| None),
+        let exchange = respond.stream_id().as_u32();
+        let passed = Interims::of(&interims, exchange, Version::HTTP_2);
+        let mut responding = pin!(service(received(request), passed));
+        poll_fn(|cx| {
+            let response = responding.as_mut().poll(cx);
+            while let Some(interim) = interims.take(exchange) {
+                inform(interim, &mut respond);
+            }
+            match response {
+                Poll::Ready(response) => Poll::Ready(begin(response, &mut respond)),
+                Poll::Pending => respond.poll_reset(cx).map(|_gone| None),
+            }
         })
         .await
     };
@@ -168,6 +183,13 @@ fn received(request: Request<RecvStream>) -> Request<Body> {
     let (head, stream) = request.into_parts();
     let body = recv::body(stream, &head.headers);
     Request::from_parts(head, body)
+}
+
+/// Sends an interim head, which a client that has gone does not miss.
+fn inform(interim: Response<()>, respond: &mut SendResponse<Bytes>) {
+    if let Err(error) = respond.send_informational(interim) {
+        tracing::debug!(%error, "an interim answer could not be sent");
+    }
 }
 
 /// Sends the head of a response, and says what is left to send. An error is one that a reset says better.
@@ -195,8 +217,6 @@ fn begin<T: Track + Unpin>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use ::h2::client::{self, SendRequest};
     use http::HeaderMap;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -250,7 +270,7 @@ mod tests {
         service: S,
     ) -> (DuplexStream, Drainer, JoinHandle<Result<(), Error>>)
     where
-        S: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+        S: Fn(Request<Body>, Interims) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
         let (near, far) = duplex(1 << 20);
@@ -275,15 +295,34 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_without_a_body_ends_in_its_headers() {
-        let (pipe, _drainer, _served) = serving(SETTINGS, async |_request| ok(Body::Empty));
+        let (pipe, _drainer, _served) = serving(SETTINGS, async |_request, _interims| ok(Body::Empty));
         let mut client = client(pipe).await;
         let (response, _) = client.send_request(get("/"), true).unwrap();
         assert!(response.await.unwrap().body().is_end_stream());
     }
 
     #[tokio::test]
+    async fn interim_answers_go_out_before_the_answer() {
+        let service = async |_request, interims: Interims| {
+            for status in [100, 103] {
+                let interim = Response::builder().status(status).body(()).unwrap();
+                interims.pass(interim).unwrap();
+            }
+            ok(Body::Empty)
+        };
+        let (pipe, _drainer, _served) = serving(SETTINGS, service);
+        let mut client = client(pipe).await;
+        let (mut response, _) = client.send_request(get("/"), true).unwrap();
+        for status in [100, 103] {
+            let interim = poll_fn(|cx| response.poll_informational(cx)).await;
+            assert_eq!(interim.unwrap().unwrap().status(), status);
+        }
+        assert_eq!(response.await.unwrap().status(), 200);
+    }
+
+    #[tokio::test]
     async fn a_body_is_served_as_it_comes() {
-        let echo = async |request: Request<Body>| ok(request.into_body());
+        let echo = async |request: Request<Body>, _interims| ok(request.into_body());
         let (pipe, _drainer, _served) = serving(SETTINGS, echo);
         let mut client = client(pipe).await;
         let (response, mut upload) = client.send_request(get("/"), false).unwrap();
@@ -298,7 +337,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_that_a_reset_says_better_is_that_reset() {
-        let refuse = async |_request| -> Answer { Err(::h2::Error::from(Reason::ENHANCE_YOUR_CALM).into()) };
+        let refuse = async |_request, _interims| -> Answer {
+            Err(::h2::Error::from(Reason::ENHANCE_YOUR_CALM).into())
+        };
         let (pipe, _drainer, _served) = serving(SETTINGS, refuse);
         let mut client = client(pipe).await;
         let (response, _) = client.send_request(get("/"), true).unwrap();
@@ -312,7 +353,7 @@ mod tests {
     async fn a_stream_that_the_client_resets_ends_what_answers_it() {
         let (begun, dropped) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (begins, drops) = (begun.clone(), dropped.clone());
-        let hang = move |_request| {
+        let hang = move |_request, _interims| {
             let (begins, drops) = (begins.clone(), drops.clone());
             async move {
                 let _told = scopeguard(drops);
@@ -342,7 +383,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_its_stream_and_no_other() {
-        let service = async |request: Request<Body>| {
+        let service = async |request: Request<Body>, _interims| {
             assert_ne!(request.uri().path(), "/panic");
             ok(Body::Empty)
         };
@@ -383,7 +424,7 @@ mod tests {
     async fn a_drain_serves_what_has_begun_and_what_races_with_it() {
         let gate = Arc::new(Semaphore::new(0));
         let opened = gate.clone();
-        let service = move |_request| {
+        let service = move |_request, _interims| {
             let opened = opened.clone();
             async move {
                 opened.acquire().await.unwrap().forget();
@@ -427,7 +468,7 @@ mod tests {
             ..SETTINGS
         };
         for settings in [old, idle] {
-            let (pipe, _drainer, served) = serving(settings, async |_request| ok(Body::Empty));
+            let (pipe, _drainer, served) = serving(settings, async |_request, _interims| ok(Body::Empty));
             let mut client = client(pipe).await;
             let (response, _) = client.send_request(get("/"), true).unwrap();
             response.await.unwrap();
@@ -446,11 +487,11 @@ mod tests {
             max_age: Some(Duration::from_secs(600)),
             ..SETTINGS
         };
-        let (pipe, _drainer, served) = serving(settings.clone(), async |_request| ok(Body::Empty));
+        let (pipe, _drainer, served) = serving(settings.clone(), async |_request, _interims| ok(Body::Empty));
         let _answers = client(pipe).await;
         let ended = served.await.unwrap();
         assert!(!matches!(ended, Err(Error::Unanswered)), "{ended:?}");
-        let (mut pipe, _drainer, served) = serving(settings, async |_request| ok(Body::Empty));
+        let (mut pipe, _drainer, served) = serving(settings, async |_request, _interims| ok(Body::Empty));
         pipe.write_all(PREFACE).await.unwrap();
         assert!(matches!(served.await.unwrap(), Err(Error::Unanswered)));
         pipe.read_to_end(&mut Vec::new()).await.unwrap();
@@ -459,7 +500,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_begins_is_given_up() {
         for begun in [0, 10, PREFACE.len() - 10] {
-            let (mut pipe, _drainer, served) = serving(SETTINGS, async |_request| ok(Body::Empty));
+            let (mut pipe, _drainer, served) = serving(SETTINGS, async |_request, _interims| ok(Body::Empty));
             pipe.write_all(&PREFACE[..begun]).await.unwrap();
             assert!(matches!(served.await.unwrap(), Err(Error::Silent)), "{begun}");
         }
@@ -467,7 +508,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tunnel_is_a_stream_with_bodies_both_ways() {
-        let echo = async |request: Request<Body>| {
+        let echo = async |request: Request<Body>, _interims| {
             let protocol = request.extensions().get::<::h2::ext::Protocol>().cloned();
             assert_eq!(protocol.unwrap().as_str(), "websocket");
             ok(request.into_body())

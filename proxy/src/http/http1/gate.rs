@@ -50,10 +50,12 @@ impl Gate {
 
     /// Says how many of these bytes may be passed on; they begin where those ended that were passed on before. The
     /// rest has to be kept, and shown again with more behind it.
-    pub fn pass(&mut self, bytes: &[u8]) -> Passed {
+    ///
+    /// An `Expect: 100-continue` among them is hidden: see [`expect`](crate::http::http1::expect).
+    pub fn pass(&mut self, bytes: &mut [u8]) -> Passed {
         let mut passed = 0;
         while passed < bytes.len() {
-            match self.step(&bytes[passed..]) {
+            match self.step(&mut bytes[passed..]) {
                 Ok(0) => break,
                 Ok(more) => passed += more,
                 Err(refusal) => {
@@ -70,7 +72,7 @@ impl Gate {
         }
     }
 
-    fn step(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+    fn step(&mut self, bytes: &mut [u8]) -> Result<usize, Refusal> {
         match &mut self.place {
             Place::Head(lines) => {
                 let Some((end, head)) = lines.read(bytes, &self.limits)? else {

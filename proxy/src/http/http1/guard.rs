@@ -14,7 +14,8 @@ use crate::config::HeadLimits;
 use crate::error::Kind;
 use crate::http::http1::gate::Gate;
 use crate::http::http1::head::Refusal;
-use crate::http::http1::ledger::Ledger;
+use crate::http::http1::ledger::{EXCHANGE, Ledger};
+use crate::http::http1::own::Own;
 use crate::net::io::Io;
 
 /// What hyper reads in place of a head that is refused: a request that stands for it.
@@ -35,6 +36,7 @@ pub struct Guard {
     io: Io,
     gate: Gate,
     ledger: Arc<Ledger>,
+    own: Own,
     /// Bytes that hyper has not been given, and how many of them it may have.
     held: BytesMut,
     approved: usize,
@@ -70,6 +72,7 @@ impl Guard {
             io,
             gate: Gate::new(limits),
             ledger,
+            own: Own::default(),
             held: BytesMut::new(),
             approved: 0,
             state: State::Open,
@@ -110,7 +113,7 @@ impl Guard {
             buf.set_filled(before);
             return self.look();
         }
-        let read = &buf.filled()[before..];
+        let read = &mut buf.filled_mut()[before..];
         let passed = self.gate.pass(read);
         self.held.extend_from_slice(&read[passed.bytes..]);
         buf.set_filled(before + passed.bytes);
@@ -122,7 +125,7 @@ impl Guard {
 
     /// Looks at the bytes held, none of which has been approved.
     fn look(&mut self) {
-        let passed = self.gate.pass(&self.held);
+        let passed = self.gate.pass(&mut self.held);
         self.approved = passed.bytes;
         if passed.bytes > 0 {
             self.alarm = None;
@@ -279,12 +282,33 @@ impl Guard {
             alarm.as_mut().reset(Instant::now() + self.half_closed);
         }
     }
+
+    /// hyper has written all that it had: what it can't write has its place here.
+    fn add(&mut self, cx: &mut Context<'_>) {
+        let mut awaited = self.ledger.trailers.flushed();
+        while let Some(interim) = self.ledger.pending.take(EXCHANGE) {
+            self.own.add(&interim);
+            self.flushed = false;
+            awaited = true;
+        }
+        if awaited {
+            // hyper does not ask again by itself.
+            cx.waker().wake_by_ref();
+        }
+    }
 }
 
 impl AsyncWrite for Guard {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.note_written(&written);
+        let guard = &mut *self;
+        let before = guard
+            .own
+            .poll_before(cx, &mut guard.io, &guard.ledger.trailers, buf);
+        let written = match ready!(before)? {
+            Some(written) => Poll::Ready(Ok(written)),
+            None => Pin::new(&mut guard.io).poll_write(cx, buf),
+        };
+        guard.note_written(&written);
         written
     }
 
@@ -293,8 +317,16 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.note_written(&written);
+        let guard = &mut *self;
+        let next = bufs.first().map_or(&[][..], |buf| buf);
+        let before = guard
+            .own
+            .poll_before(cx, &mut guard.io, &guard.ledger.trailers, next);
+        let written = match ready!(before)? {
+            Some(written) => Poll::Ready(Ok(written)),
+            None => Pin::new(&mut guard.io).poll_write_vectored(cx, bufs),
+        };
+        guard.note_written(&written);
         written
     }
 
@@ -303,7 +335,10 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        let guard = &mut *self;
+        guard.add(cx);
+        ready!(guard.own.poll_out(cx, &mut guard.io))?;
+        ready!(Pin::new(&mut guard.io).poll_flush(cx))?;
         if !self.flushed && self.state == State::Ended {
             // It may have been the last that the client waited for; hyper does not ask again by itself.
             cx.waker().wake_by_ref();

@@ -9,6 +9,7 @@ use memchr::memchr;
 
 use crate::config::HeadLimits;
 use crate::error::{Fault, Kind, Side};
+use crate::http::http1::expect;
 
 /// Bytes that are not taken, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,13 +90,13 @@ impl Lines {
     ///
     /// # Errors
     /// The lines are not what RFC 9112 says, can be read in two ways, or exceed the limits.
-    pub fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<(usize, Head)>, Refusal> {
+    pub fn read(&mut self, bytes: &mut [u8], limits: &HeadLimits) -> Result<Option<(usize, Head)>, Refusal> {
         while let Some(at) = memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + at;
             if end >= limits.max_bytes {
                 return Err(self.too_large());
             }
-            let Some((b'\r', line)) = bytes[self.line..end].split_last() else {
+            let Some((b'\r', line)) = bytes[self.line..end].split_last_mut() else {
                 return malformed("a line ends without CR");
             };
             (self.line, self.searched) = (end + 1, end + 1);
@@ -117,7 +118,7 @@ impl Lines {
         self.seen.request_line || self.searched > self.line || self.fields > 0
     }
 
-    fn line(&mut self, line: &[u8], limits: &HeadLimits) -> Result<(), Refusal> {
+    fn line(&mut self, line: &mut [u8], limits: &HeadLimits) -> Result<(), Refusal> {
         if !self.trailers && !self.seen.request_line {
             return self.seen.request_line(line);
         }
@@ -179,19 +180,23 @@ impl Seen {
     }
 
     /// `name: value` (RFC 9112 §5).
-    fn field(&mut self, line: &[u8], trailer: bool) -> Result<(), Refusal> {
-        let name = match line.iter().position(|byte| !is_tchar(*byte)) {
-            Some(end) if line[end] == b':' && end > 0 => &line[..end],
+    fn field(&mut self, line: &mut [u8], trailer: bool) -> Result<(), Refusal> {
+        let end = match line.iter().position(|byte| !is_tchar(*byte)) {
+            Some(end) if line[end] == b':' && end > 0 => end,
             Some(0) if matches!(line[0], b' ' | b'\t') => return malformed("a header line is folded"),
             _ => return malformed("a header's name is no token"),
         };
-        let value = &line[name.len() + 1..];
+        let (name, value) = line.split_at_mut(end);
+        let value = &mut value[1..];
         if has_control(value) {
             return malformed("a header's value has control characters");
         }
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
             4 if is(b"host") => self.host(trailer),
+            6 if is(b"expect") && !expect::hide(value) => {
+                malformed("the request's Expect is no list of expectations")
+            }
             7 if is(b"upgrade") => {
                 self.upgrade = true;
                 Ok(())

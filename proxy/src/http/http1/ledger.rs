@@ -6,10 +6,14 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::error::BoxError;
+use crate::http::http1::expect;
 use crate::http::http1::head::Refusal;
+use crate::http::http1::trailers::Trailers;
+use crate::http::interim::{Interims, Pending};
 
 /// The requests of one connection, counted from 1 in the order in which they came.
 #[derive(Debug, Default)]
@@ -30,7 +34,14 @@ pub struct Ledger {
     answered: AtomicU64,
     /// Every answer is to be the connection's last.
     draining: AtomicBool,
+    /// Interim heads that the guard has yet to write.
+    pub pending: Arc<Pending>,
+    /// Those of the answer.
+    pub trailers: Trailers,
 }
+
+/// What a connection's pending interim heads belong to: it has one exchange at a time.
+pub const EXCHANGE: u32 = 0;
 
 /// A request's place in the ledger.
 #[derive(Debug)]
@@ -40,11 +51,17 @@ pub struct Turn {
     connect: bool,
 }
 
+/// An answer that waits for its place behind the interim heads.
+#[derive(Debug)]
+pub struct Answering<B>(Option<(Turn, Response<B>)>);
+
 /// A body; its end is entered in the ledger.
 #[derive(Debug)]
 pub struct Entered<B> {
     body: B,
     ledger: Arc<Ledger>,
+    /// Its trailers are in the ledger.
+    handed: bool,
 }
 
 impl Ledger {
@@ -101,12 +118,13 @@ impl Ledger {
 }
 
 impl Turn {
-    /// The turn of a request that hyper has read. One that stands for refused bytes is told so; and what is passed on of a
-    /// transfer coding is how everybody writes it.
+    /// The turn of a request that hyper has read. One that stands for refused bytes is told so; what was hidden from hyper
+    /// is shown again; and what is passed on of a transfer coding is how everybody writes it.
     pub fn of<B>(ledger: &Arc<Ledger>, request: &mut Request<B>) -> Self {
         if let Some(coding) = request.headers_mut().get_mut(TRANSFER_ENCODING) {
             *coding = HeaderValue::from_static("chunked");
         }
+        expect::show(request.headers_mut());
         let number = ledger.begun.fetch_add(1, Ordering::AcqRel) + 1;
         if let Some((refused, refusal)) = ledger.refused.get()
             && *refused == number
@@ -120,9 +138,19 @@ impl Turn {
         }
     }
 
+    /// Where interim answers go. One at a time: so all that wait belong to the request that hyper has read.
+    pub fn interims(&self, version: Version) -> Interims {
+        Interims::of(&self.ledger.pending, EXCHANGE, version)
+    }
+
+    /// Gives hyper the answer, once the interim heads before it have their places.
+    pub fn answer<B>(self, response: Response<B>) -> Answering<B> {
+        Answering(Some((self, response)))
+    }
+
     /// Enters the answer. After one to refused bytes, or where nobody can tell a tunnel's bytes from a request, the
     /// connection ends; after any during a drain.
-    pub fn answered<B>(self, mut response: Response<B>) -> Response<Entered<B>> {
+    fn answered<B>(self, mut response: Response<B>) -> Response<Entered<B>> {
         let Self {
             ledger,
             number,
@@ -143,7 +171,24 @@ impl Turn {
             }
             ledger.answered.store(number, Ordering::Release);
         }
-        response.map(|body| Entered { body, ledger })
+        response.map(|body| Entered {
+            body,
+            ledger,
+            handed: false,
+        })
+    }
+}
+
+impl<B: Unpin> Future for Answering<B> {
+    type Output = Result<Response<Entered<B>>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // The guard's flush takes them, in the same task, and wakes it.
+        let informed = |(turn, _): &mut (Turn, _)| turn.ledger.pending.is_empty();
+        match self.0.take_if(informed) {
+            Some((turn, response)) => Poll::Ready(Ok(turn.answered(response))),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -161,11 +206,12 @@ impl<B: Body + Unpin> Body for Entered<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let Self { body, ledger, handed } = &mut *self;
+        ledger.trailers.part(handed, || Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        !self.handed && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -4,17 +4,26 @@
 //! before anybody could see it. So a [`guard`] stands between the socket and hyper. Hyper gets whole heads only, and
 //! only those that every reader takes the same way; in place of any other it gets a request that stands for the refusal.
 //!
-//! What hyper does not let through, here as in Linkerd's proxy: interim answers (103) are dropped, `100 Continue` is said
-//! by the proxy when the body is wanted, trailers pass if a `Trailer` field names them (and `TE: trailers` asked for them),
-//! and the names of header fields are written in small letters.
+//! What hyper does not let through goes past it: interim answers and trailers are written in their places among its bytes
+//! ([`own`]), and taken out of a server's before it sees them ([`link`]). `Expect: 100-continue` is hidden from it, which
+//! would answer that itself. The names of header fields are written in small letters, here as in Linkerd's proxy.
 
 pub mod answer;
 pub mod chunks;
+pub mod client;
+pub mod expect;
+pub mod field;
+pub mod front;
 pub mod gate;
 pub mod guard;
 pub mod head;
 pub mod ledger;
+pub mod link;
+pub mod own;
 pub mod server;
+pub mod trailers;
 
+#[cfg(test)]
+mod pair;
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use crate::http::body::{Body, Track, Tracked};
 use crate::http::closing::Closing;
 use crate::http::http1::guard::Guard;
 use crate::http::http1::ledger::{Ledger, Turn};
+use crate::http::interim::Interims;
 use crate::http::rarely::rarely;
 use crate::net::io::Io;
 
@@ -49,7 +50,7 @@ pub async fn serve<S, F, T>(
     mut drain: Drain,
 ) -> Result<(), hyper::Error>
 where
-    S: Fn(Request<Body>) -> F + Unpin,
+    S: Fn(Request<Body>, Interims) -> F + Unpin,
     F: Future<Output = Result<Response<Tracked<T>>, BoxError>>,
     T: Track + Unpin + 'static,
 {
@@ -58,7 +59,8 @@ where
     let entered = ledger.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let turn = Turn::of(&entered, &mut request);
-        service(request.map(Body::from)).map_ok(|response| turn.answered(response))
+        let interims = turn.interims(request.version());
+        service(request.map(Body::from), interims).and_then(|response| turn.answer(response))
     });
     let builder = builder(limits);
     let (mut io, mut service) = (io, service);

@@ -32,10 +32,11 @@ const LIMITS: HeadLimits = HeadLimits {
 
 /// How many bytes pass, and what is refused behind them, when they come in pieces of this size.
 fn in_pieces(bytes: &[u8], size: usize) -> (usize, Option<Refusal>) {
+    let mut bytes = bytes.to_vec();
     let (mut gate, mut passed, mut end) = (Gate::new(LIMITS), 0, 0);
     while end < bytes.len() {
         end = bytes.len().min(end + size);
-        let step = gate.pass(&bytes[passed..end]);
+        let step = gate.pass(&mut bytes[passed..end]);
         passed += step.bytes;
         if step.refused.is_some() {
             return (passed, step.refused);
@@ -187,13 +188,13 @@ fn nothing_passes_behind_a_request_for_a_tunnel_until_it_is_answered() {
         ("CONNECT a:80 HTTP/1.1\r\n\r\n", true),
         ("GET / HTTP/1.1\r\nupgrade: websocket\r\n\r\n", false),
     ] {
-        let bytes = format!("{head}GET / HTTP/1.1\r\n\r\n");
+        let mut bytes = format!("{head}GET / HTTP/1.1\r\n\r\n").into_bytes();
         let mut gate = Gate::new(LIMITS);
-        assert_eq!(gate.pass(bytes.as_bytes()).bytes, head.len());
+        assert_eq!(gate.pass(&mut bytes).bytes, head.len());
         assert!(gate.is_at_crossroads());
         gate.decide(tunnel);
         assert_eq!(gate.is_tunnel(), tunnel);
-        assert_eq!(gate.pass(&bytes.as_bytes()[head.len()..]).bytes, 18);
+        assert_eq!(gate.pass(&mut bytes[head.len()..]).bytes, 18);
         assert_eq!(gate.heads(), if tunnel { 1 } else { 2 });
     }
 }
@@ -236,7 +237,7 @@ fn serving<C>(client: C, io: Io, limits: HeadLimits) -> Served<C> {
     let (drainer, drain) = drain::channel();
     let (seen, gate) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Notify>::default());
     let (seeing, waiting) = (seen.clone(), gate.clone());
-    let service = move |request| answer(request, seeing.clone(), waiting.clone());
+    let service = move |request, _interims| answer(request, seeing.clone(), waiting.clone());
     let server = tokio::spawn(server::serve(io, service, limits, Closing::default(), drain));
     Served {
         client,

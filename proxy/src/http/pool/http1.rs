@@ -1,6 +1,5 @@
 //! HTTP/1 connections: a stack of idle ones.
 
-use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -11,9 +10,10 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
-use crate::http::client::{self, Http1};
 use crate::http::http1::answer;
+use crate::http::http1::client::{Http1, Unanswered};
 use crate::http::http1::head::refusal_in;
+use crate::http::interim::Interims;
 use crate::http::pool::failed::Failed;
 use crate::http::pool::settings::Settings;
 use crate::net::header::Session;
@@ -70,6 +70,7 @@ impl Connections {
     pub(in crate::http) async fn send(
         self: &Arc<Self>,
         request: &mut Request<Body>,
+        interims: &Interims,
     ) -> Result<Response<Body>, Failed> {
         // HTTP/1.0 has no persistent connections to speak of (RFC 9112 §9.3).
         let reusable = request.version() == Version::HTTP_11;
@@ -83,7 +84,7 @@ impl Connections {
                 Some(sender) => sender,
                 None => Box::pin(self.open()).await.map_err(Failed::unsent)?,
             };
-            match sender.try_send_request(mem::take(request)).await {
+            match sender.send(request, interims).await {
                 Ok(mut response) => {
                     answer::check(&mut response).map_err(Failed::sent)?;
                     let lease = reusable.then(|| Lease {
@@ -92,11 +93,11 @@ impl Connections {
                     });
                     return Ok(response.map(|body| leased(body, lease)));
                 }
-                Err(mut error) => match error.take_message() {
-                    // The server closed an idle connection as we took it: the next one, or a fresh one.
-                    Some(unsent) if reused => *request = unsent,
-                    unsent => return Err(failed(error.into_error(), unsent, request)),
-                },
+                // The server closed an idle connection as we took it: the next one, or a fresh one.
+                Err(Unanswered::Unsent(_)) if reused => {}
+                Err(Unanswered::Unsent(error)) => return Err(Failed::unsent(fault(error))),
+                Err(Unanswered::Broken(error)) => return Err(Failed::sent(fault(error))),
+                Err(Unanswered::Refused(fault)) => return Err(Failed::sent(fault)),
             }
         }
     }
@@ -122,7 +123,7 @@ impl Connections {
 
     async fn connect(&self) -> Result<Http1, Fault> {
         let io = self.dial.connect(Some(Session::Http1)).await?;
-        client::http1(io)
+        Http1::on(io)
             .await
             .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))
     }
@@ -226,20 +227,12 @@ fn leased(body: hyper::body::Incoming, lease: Option<Lease>) -> Body {
     }
 }
 
-/// Puts the request back, if nothing of it was written.
-fn failed(error: hyper::Error, unsent: Option<Request<Body>>, request: &mut Request<Body>) -> Failed {
+fn fault(error: hyper::Error) -> Fault {
     // A body that was refused as it came from the client broke the exchange off, not the server.
-    let fault = match refusal_in(&error) {
+    match refusal_in(&error) {
         Some(refusal) => refusal.fault(),
         None if error.is_parse() => Fault::because(Kind::BadAnswer, Side::Server, error),
         None => Fault::because(Kind::Reset, Side::Server, error),
-    };
-    match unsent {
-        Some(unsent) => {
-            *request = unsent;
-            Failed::unsent(fault)
-        }
-        None => Failed::sent(fault),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::http::h2::client::{self, Connection, Driver, End, Lifetime, Stream, U
 use crate::http::h2::guard::Guarded;
 use crate::http::h2::head;
 use crate::http::http1::head::refusal_in;
+use crate::http::interim::Interims;
 use crate::http::pool::failed::{Failed, told_again};
 use crate::http::pool::metrics::PoolMetrics;
 use crate::http::pool::settings::Settings;
@@ -82,6 +83,7 @@ impl Connections {
     pub(in crate::http) async fn send(
         self: &Arc<Self>,
         request: &mut Request<Body>,
+        interims: &Interims,
     ) -> Result<Response<Body>, Failed> {
         head::fit(request.headers_mut());
         let (mut refusals, mut goodbyes) = (0, 0);
@@ -91,10 +93,11 @@ impl Connections {
                 Some(opened) => opened,
                 None => Box::pin(self.wait(request, refused)).await?,
             };
-            let error = match stream.answer(request.body_mut()).await {
+            let error = match stream.answer(request.body_mut(), interims).await {
                 Ok(response) => return Ok(response),
                 Err(Unanswered::Stream(error)) => return Err(Failed::sent(reset(Side::Server, error))),
                 Err(Unanswered::Request(error)) => return Err(Failed::sent(broken_off(error))),
+                Err(Unanswered::Refused(fault)) => return Err(Failed::sent(fault)),
                 Err(Unanswered::Unprocessed(error)) => error,
             };
             let tries = if error.is_reset() {

@@ -21,7 +21,8 @@ use outrigger_policy::endpoint::Http2Params;
 
 use crate::error::Fault;
 use crate::http::body::Body;
-use crate::http::client::Http1;
+use crate::http::http1::client::Http1;
+use crate::http::interim::Interims;
 use crate::http::pool::metrics::PoolMetrics;
 use crate::net::io::Io;
 use crate::tls::dial::Dial;
@@ -52,10 +53,15 @@ impl Pool {
 
     /// Sends a request by the version it has, and takes its body; of its head it may leave as much as it likes. The
     /// answer's body carries the connection back into the pool.
-    pub async fn send(&self, request: &mut Request<Body>) -> Result<Response<Body>, Failed> {
+    /// Interim ones go to `interims`.
+    pub async fn send(
+        &self,
+        request: &mut Request<Body>,
+        interims: &Interims,
+    ) -> Result<Response<Body>, Failed> {
         match request.version() {
-            Version::HTTP_2 => self.http2.send(request).await,
-            _ => self.http1.send(request).await,
+            Version::HTTP_2 => self.http2.send(request, interims).await,
+            _ => self.http1.send(request, interims).await,
         }
     }
 

@@ -114,6 +114,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
         streams
     }
 
+    /// Sends an interim answer with this status (RFC 7541 §6.2.2).
+    pub(super) async fn inform(&mut self, stream: u32, status: &str) {
+        let field = [b"\x08\x03", status.as_bytes()].concat();
+        self.send(HEADERS, END_HEADERS, stream, &field).await;
+    }
+
     /// Answers with status 200 and nothing else.
     pub(super) async fn answer(&mut self, stream: u32) {
         self.send(HEADERS, END_HEADERS | END_STREAM, stream, &[0x88])

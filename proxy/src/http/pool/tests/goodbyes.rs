@@ -18,6 +18,7 @@ use super::frames::{self, DATA, REFUSED_STREAM, Server};
 use crate::error::{Kind, Side};
 use crate::http::body::Body;
 use crate::http::h2::reason;
+use crate::http::interim::Interims;
 use crate::http::pool::metrics::PoolMetrics;
 use crate::http::pool::testing::{dial, metrics, settings};
 use crate::http::pool::{Failed, Pool};
@@ -34,7 +35,7 @@ fn counted(addr: SocketAddr) -> (Arc<Pool>, PoolMetrics) {
 fn send(pool: &Arc<Pool>, mut request: Request<Body>) -> JoinHandle<Result<u16, Failed>> {
     let pool = pool.clone();
     tokio::spawn(async move {
-        pool.send(&mut request)
+        pool.send(&mut request, &Interims::default())
             .map_ok(|answer| answer.status().as_u16())
             .await
     })
@@ -196,7 +197,13 @@ async fn a_connection_that_ended_before_it_was_written_to_fails_no_request() {
     answer(listener, 1);
     // The connection's task has not run since: the pool still takes it for open.
     let mut second = frames::request("POST");
-    assert_eq!(pool.send(&mut second).await.unwrap().status(), 200);
+    assert_eq!(
+        pool.send(&mut second, &Interims::default())
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     assert_eq!(metrics.resent.value(), 1);
 }
 
@@ -221,7 +228,7 @@ async fn a_request_that_http2_can_not_carry_is_refused_and_harms_no_connection()
     all_answered(vec![send(&pool, frames::request("GET"))]).await;
     let mut wrong = frames::request("GET");
     *wrong.uri_mut() = "/no-authority".parse().unwrap();
-    let failed = pool.send(&mut wrong).await.unwrap_err();
+    let failed = pool.send(&mut wrong, &Interims::default()).await.unwrap_err();
     assert_eq!(
         (failed.fault.kind, failed.fault.side),
         (Kind::BadRequest, Side::Client)

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::error::Kind;
 use crate::http::body::Body;
+use crate::http::interim::Interims;
 use crate::http::pool::Pool;
 use crate::http::pool::testing::pool;
 
@@ -56,7 +57,7 @@ fn get(version: Version) -> Request<Body> {
 }
 
 async fn hello(pool: &Arc<Pool>, version: Version) {
-    let response = pool.send(&mut get(version)).await.unwrap();
+    let response = pool.send(&mut get(version), &Interims::default()).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
 }
 
@@ -79,7 +80,7 @@ async fn a_body_of_unknown_length_is_sent_whatever_the_method() {
         upload.send_data(Bytes::from_static(b"query"), true).unwrap();
         let mut request = get(Version::HTTP_11).map(|_| body);
         *request.method_mut() = method.parse().unwrap();
-        let response = pool.send(&mut request).await.unwrap();
+        let response = pool.send(&mut request, &Interims::default()).await.unwrap();
         let echoed = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(echoed, "query", "{method}");
     }
@@ -99,7 +100,11 @@ async fn an_http1_connection_is_used_again_once_its_answer_has_been_read() {
 async fn a_connection_whose_answer_was_not_read_is_never_used_again() {
     let (addr, connections) = serve(Version::HTTP_11, None).await;
     let pool = pool(addr);
-    drop(pool.send(&mut get(Version::HTTP_11)).await.unwrap());
+    drop(
+        pool.send(&mut get(Version::HTTP_11), &Interims::default())
+            .await
+            .unwrap(),
+    );
     hello(&pool, Version::HTTP_11).await;
     assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
@@ -127,7 +132,10 @@ async fn a_request_that_found_no_server_comes_back_whole() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     drop(listener);
-    let failed = pool(addr).send(&mut get(Version::HTTP_11)).await.unwrap_err();
+    let failed = pool(addr)
+        .send(&mut get(Version::HTTP_11), &Interims::default())
+        .await
+        .unwrap_err();
     assert_eq!(failed.fault.kind, Kind::Connect);
     assert!(failed.unsent);
 }

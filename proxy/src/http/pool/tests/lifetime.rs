@@ -13,6 +13,7 @@ use tokio::time::advance;
 
 use super::frames::{self, GOAWAY, Server};
 use crate::http::body::Body;
+use crate::http::interim::Interims;
 use crate::http::pool::metrics::PoolMetrics;
 use crate::http::pool::testing::{dial, metrics, settings};
 use crate::http::pool::{Failed, Pool};
@@ -31,7 +32,7 @@ async fn piped(params: Http2Params) -> (Arc<Pool>, Server<DuplexStream>, PoolMet
 
 fn get(pool: &Arc<Pool>) -> JoinHandle<Result<Response<Body>, Failed>> {
     let pool = pool.clone();
-    tokio::spawn(async move { pool.send(&mut frames::request("GET")).await })
+    tokio::spawn(async move { pool.send(&mut frames::request("GET"), &Interims::default()).await })
 }
 
 async fn answered(pool: &Arc<Pool>, server: &mut Server<DuplexStream>) {

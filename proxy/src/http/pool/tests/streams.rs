@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::frames::{self, CANCEL, DATA, Frame, RST_STREAM, Server};
 use crate::error::Kind;
 use crate::http::body::Body;
+use crate::http::interim::Interims;
 use crate::http::pool::testing::{dial, metrics, settings};
 use crate::http::pool::{Failed, Pool, Settings};
 
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 fn get(pool: &Arc<Pool>) -> JoinHandle<Result<Response<Body>, Failed>> {
     let pool = pool.clone();
-    tokio::spawn(async move { pool.send(&mut frames::request("GET")).await })
+    tokio::spawn(async move { pool.send(&mut frames::request("GET"), &Interims::default()).await })
 }
 
 fn pool_of(max_connections: usize, addr: std::net::SocketAddr) -> Arc<Pool> {
@@ -163,7 +164,7 @@ async fn answered(
     let (body, upload) = Upload::new().await;
     let pool = pool.clone();
     let mut request = frames::request("POST").map(|_| body);
-    let sending = tokio::spawn(async move { pool.send(&mut request).await });
+    let sending = tokio::spawn(async move { pool.send(&mut request, &Interims::default()).await });
     let mut server = frames::accept(listener, 1).await;
     let stream = server.head().await;
     server.begin(stream).await;
@@ -222,7 +223,7 @@ async fn a_request_that_breaks_off_is_cancelled_and_the_clients_doing() {
     let pool = pool_of(1, addr);
     let (body, mut upload) = Upload::new().await;
     let mut request = frames::request("POST").map(|_| body);
-    let sending = tokio::spawn(async move { pool.send(&mut request).await });
+    let sending = tokio::spawn(async move { pool.send(&mut request, &Interims::default()).await });
     let mut server = frames::accept(&listener, 1).await;
     server.head().await;
     upload.reset();
@@ -252,4 +253,34 @@ impl Upload {
     fn reset(&mut self) {
         self.stream.send_reset(::h2::Reason::CANCEL);
     }
+}
+
+#[tokio::test]
+async fn interim_answers_that_make_no_sense_end_their_stream_and_no_other() {
+    let (listener, addr) = frames::listen().await;
+    let pool = pool_of(1, addr);
+    let mut server = None;
+    for (status, times) in [("103", 257), ("101", 1)] {
+        let request = get(&pool);
+        if server.is_none() {
+            server = Some(frames::accept(&listener, 100).await);
+        }
+        let server = server.as_mut().unwrap();
+        let stream = server.head().await;
+        for _ in 0..times {
+            server.inform(stream, status).await;
+        }
+        let failed = request.await.unwrap().unwrap_err();
+        assert_eq!((failed.fault.kind, failed.unsent), (Kind::BadAnswer, false));
+        let Frame {
+            kind, stream: reset, ..
+        } = server.next().await.unwrap();
+        assert_eq!((kind, reset), (RST_STREAM, stream));
+    }
+    let request = get(&pool);
+    let mut server = server.unwrap();
+    let stream = server.head().await;
+    server.inform(stream, "100").await;
+    server.answer(stream).await;
+    assert!(request.await.unwrap().is_ok());
 }

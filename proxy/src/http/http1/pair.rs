@@ -1,0 +1,316 @@
+//! What passes between a client and a server, to the byte, with nothing but our two sides of HTTP/1 between them.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+
+use crate::config::HeadLimits;
+use crate::drain::{self, Drainer};
+use crate::error::{BoxError, Fault, Kind, Side};
+use crate::http::body::{Body, End, Track, Tracked};
+use crate::http::closing::Closing;
+use crate::http::http1::client::{Http1, Unanswered};
+use crate::http::http1::server;
+use crate::http::interim::Interims;
+use crate::net::io::Io;
+
+const LIMITS: HeadLimits = HeadLimits {
+    max_bytes: 64 << 10,
+    max_fields: 100,
+    timeout: None,
+    half_closed: Duration::from_secs(2),
+    drain_idle: Duration::from_secs(3),
+};
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+
+struct Untold;
+
+impl Track for Untold {
+    fn first_frame(&mut self) {}
+
+    fn trailers(&mut self, _trailers: &HeaderMap) {}
+
+    fn finish(self, _end: End<'_>) {}
+}
+
+/// The far ends of both connections.
+struct Pair {
+    client: DuplexStream,
+    app: DuplexStream,
+    faults: Arc<Mutex<Vec<Kind>>>,
+    server: JoinHandle<Result<(), hyper::Error>>,
+    _drainer: Drainer,
+}
+
+/// A client and an application, over pipes that hold so many bytes.
+async fn pair(room: usize) -> Pair {
+    let ((client, near), (app, far)) = (duplex(room), duplex(room));
+    let (drainer, drain) = drain::channel();
+    let faults = Arc::<Mutex<Vec<Kind>>>::default();
+    let http1 = Http1::on(Io::pipe(far)).await.unwrap();
+    let http1 = Arc::new(tokio::sync::Mutex::new(Some(http1)));
+    let noted = faults.clone();
+    let service = move |request, interims| forward(http1.clone(), request, interims, noted.clone());
+    let io = Io::pipe(near);
+    let server = tokio::spawn(server::serve(io, service, LIMITS, Closing::default(), drain));
+    Pair {
+        client,
+        app,
+        faults,
+        server,
+        _drainer: drainer,
+    }
+}
+
+/// A connection whose exchange has failed is dropped, as its pool would.
+async fn forward(
+    http1: Arc<tokio::sync::Mutex<Option<Http1>>>,
+    mut request: Request<Body>,
+    interims: Interims,
+    faults: Arc<Mutex<Vec<Kind>>>,
+) -> Result<Response<Tracked<Untold>>, BoxError> {
+    let mut http1 = http1.lock().await;
+    let sender = http1.as_mut().expect("the application's connection");
+    sender.ready().await?;
+    let error = match sender.send(&mut request, &interims).await {
+        Ok(response) => return Ok(response.map(|body| Tracked::new(body.into(), Untold))),
+        Err(error) => error,
+    };
+    *http1 = None;
+    let fault = match error {
+        Unanswered::Refused(fault) => fault,
+        Unanswered::Broken(error) | Unanswered::Unsent(error) => {
+            Fault::because(Kind::Reset, Side::Server, error)
+        }
+    };
+    faults.lock().unwrap().push(fault.kind);
+    let mut response = Response::new(Tracked::new(Body::Empty, Untold));
+    *response.status_mut() = fault.kind.answer().status;
+    Ok(response)
+}
+
+async fn say(to: &mut DuplexStream, bytes: &str) {
+    to.write_all(bytes.as_bytes()).await.unwrap();
+}
+
+/// Reads exactly this, and so nothing else before it.
+async fn hears(from: &mut DuplexStream, bytes: &str) {
+    let mut heard = vec![0; bytes.len()];
+    from.read_exact(&mut heard).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&heard), bytes);
+}
+
+/// Whether nothing has come, though everybody else has done what there was to do.
+async fn hears_nothing(from: &mut DuplexStream) {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    let mut byte = [0];
+    let read = Box::pin(from.read(&mut byte));
+    let heard = futures_util::FutureExt::now_or_never(read);
+    assert!(heard.is_none(), "{heard:?}: {:?}", char::from(byte[0]));
+}
+
+#[tokio::test]
+async fn interim_heads_come_in_order_before_the_answer_in_whatever_pieces() {
+    for size in [1, 3, 1_000] {
+        let mut pair = pair(64 << 10).await;
+        let said = [CONTINUE, HINTS, "HTTP/1.1 102 Processing\r\n\r\n", OK].concat();
+        for _ in 0..3 {
+            say(&mut pair.client, GET).await;
+            hears(&mut pair.app, GET).await;
+            for piece in said.as_bytes().chunks(size) {
+                pair.app.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            hears(&mut pair.client, &said).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_interim_head_does_not_wait_for_what_follows_it() {
+    let mut pair = pair(64 << 10).await;
+    say(&mut pair.client, GET).await;
+    hears(&mut pair.app, GET).await;
+    for _ in 0..3 {
+        say(&mut pair.app, HINTS).await;
+        hears(&mut pair.client, HINTS).await;
+    }
+    say(&mut pair.app, OK).await;
+    hears(&mut pair.client, OK).await;
+}
+
+#[tokio::test]
+async fn pipelined_answers_keep_their_interim_heads_through_the_narrowest_pipe() {
+    let pair = pair(3).await;
+    let (app_says, client_says) = ([HINTS, OK].concat(), GET.repeat(4));
+    let (mut heard, answers) = (vec![0; 4 * app_says.len()], app_says.repeat(4));
+    let (mut from_app, mut to_app) = tokio::io::split(pair.app);
+    let (mut from_client, mut to_client) = tokio::io::split(pair.client);
+    let application = async {
+        for _ in 0..4 {
+            from_app.read_exact(&mut vec![0; GET.len()]).await.unwrap();
+            to_app.write_all(app_says.as_bytes()).await.unwrap();
+        }
+    };
+    let (_, said, read) = tokio::join!(
+        application,
+        to_client.write_all(client_says.as_bytes()),
+        from_client.read_exact(&mut heard)
+    );
+    said.unwrap();
+    read.unwrap();
+    assert_eq!(String::from_utf8(heard).unwrap(), answers);
+}
+
+#[tokio::test]
+async fn a_client_of_http10_gets_the_answer_only() {
+    let mut pair = pair(64 << 10).await;
+    let request = "GET / HTTP/1.0\r\nhost: a\r\n\r\n";
+    say(&mut pair.client, request).await;
+    hears(&mut pair.app, request).await;
+    say(&mut pair.app, &[CONTINUE, HINTS, OK].concat()).await;
+    let mut answer = String::new();
+    pair.client.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.0 200 OK\r\n") && !answer.contains("link"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn interim_heads_without_end_end_the_exchange() {
+    let endless = format!("HTTP/1.1 103 Early Hints\r\nx: {}", "x".repeat(70 << 10));
+    for flood in [HINTS.repeat(1_000), endless, "\r\n".repeat(70 << 10)] {
+        let mut pair = pair(1 << 20).await;
+        say(&mut pair.client, GET).await;
+        hears(&mut pair.app, GET).await;
+        say(&mut pair.app, &flood).await;
+        let mut heard = String::new();
+        while !heard.ends_with("content-length: 0\r\n\r\n") {
+            heard.push(pair.client.read_u8().await.unwrap().into());
+        }
+        assert!(heard.contains("HTTP/1.1 502 Bad Gateway\r\n"));
+        assert!(heard.matches(" 103 ").count() <= 256);
+        assert_eq!(*pair.faults.lock().unwrap(), [Kind::BadAnswer]);
+        let mut rest = Vec::new();
+        pair.app.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"", "the server's connection is closed");
+    }
+}
+
+const UPLOAD: &str = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+
+#[tokio::test]
+async fn it_is_the_application_that_says_100_continue() {
+    let mut pair = pair(64 << 10).await;
+    for _ in 0..2 {
+        say(&mut pair.client, UPLOAD).await;
+        hears(&mut pair.app, UPLOAD).await;
+        hears_nothing(&mut pair.client).await;
+        say(&mut pair.app, CONTINUE).await;
+        hears(&mut pair.client, CONTINUE).await;
+        say(&mut pair.client, "hello").await;
+        hears(&mut pair.app, "hello").await;
+        say(&mut pair.app, OK).await;
+        hears(&mut pair.client, OK).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_wait_is_not_made_to() {
+    let mut pair = pair(64 << 10).await;
+    say(&mut pair.client, &[UPLOAD, "hello", GET].concat()).await;
+    hears(&mut pair.app, UPLOAD).await;
+    hears(&mut pair.app, "hello").await;
+    say(&mut pair.app, &[CONTINUE, OK].concat()).await;
+    hears(&mut pair.client, &[CONTINUE, OK].concat()).await;
+    hears(&mut pair.app, GET).await;
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_want_the_body_gets_none() {
+    let mut pair = pair(64 << 10).await;
+    say(&mut pair.client, UPLOAD).await;
+    hears(&mut pair.app, UPLOAD).await;
+    let refusal = "HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\n\r\nno";
+    say(&mut pair.app, refusal).await;
+    hears(&mut pair.client, refusal).await;
+    // RFC 9110 §10.1.1: such a client sends the body, or closes.
+    drop(pair.client);
+    let mut rest = Vec::new();
+    pair.app.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"");
+    assert!(pair.server.await.is_ok(), "its connection has ended");
+}
+
+#[tokio::test]
+async fn nobody_says_100_continue_if_the_application_does_not() {
+    let mut pair = pair(64 << 10).await;
+    say(&mut pair.client, UPLOAD).await;
+    hears(&mut pair.app, UPLOAD).await;
+    hears_nothing(&mut pair.client).await;
+    // The client has waited long enough.
+    say(&mut pair.client, "hello").await;
+    hears(&mut pair.app, "hello").await;
+    say(&mut pair.app, OK).await;
+    hears(&mut pair.client, OK).await;
+}
+
+#[tokio::test]
+async fn trailers_that_nobody_has_announced_go_both_ways() {
+    let mut pair = pair(64 << 10).await;
+    let request = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    // One chunk looks like the last one.
+    let body = "2\r\nhi\r\n5\r\n0\r\n\r\n\r\n0\r\n";
+    for _ in 0..2 {
+        say(
+            &mut pair.client,
+            &[request, body, "X-Sum: up\r\nAuthorization: Basic eA==\r\n\r\n"].concat(),
+        )
+        .await;
+        hears(&mut pair.app, &[request, body, "x-sum: up\r\n\r\n"].concat()).await;
+        let trailers = "X-Sum: down\r\nx-sum: again\r\nSet-Cookie: a=b\r\n\r\n";
+        say(&mut pair.app, &[CHUNKED, body, trailers].concat()).await;
+        let passed = "x-sum: down\r\nx-sum: again\r\n\r\n";
+        hears(&mut pair.client, &[CHUNKED, body, passed].concat()).await;
+    }
+    // What follows has none.
+    say(&mut pair.client, &[request, body, "\r\n"].concat()).await;
+    hears(&mut pair.app, &[request, body, "\r\n"].concat()).await;
+    say(&mut pair.app, &[CHUNKED, body, "host: evil\r\n\r\n"].concat()).await;
+    hears(&mut pair.client, &[CHUNKED, body, "\r\n"].concat()).await;
+}
+
+#[tokio::test]
+async fn trailers_and_interim_heads_of_pipelined_answers_stay_with_them_in_the_narrowest_pipe() {
+    let pair = pair(2).await;
+    let answer = [HINTS, CHUNKED, "2\r\nhi\r\n0\r\nx-sum: 1\r\n\r\n"].concat();
+    let answers = answer.repeat(3);
+    let (mut from_app, mut to_app) = tokio::io::split(pair.app);
+    let (mut from_client, mut to_client) = tokio::io::split(pair.client);
+    let application = async {
+        for _ in 0..3 {
+            from_app.read_exact(&mut vec![0; GET.len()]).await.unwrap();
+            to_app.write_all(answer.as_bytes()).await.unwrap();
+        }
+    };
+    let mut heard = vec![0; answers.len()];
+    let requests = GET.repeat(3);
+    let mut asking = Pin::from(Box::new(async {
+        to_client.write_all(requests.as_bytes()).await.unwrap();
+    }));
+    let (_, (), read) = tokio::join!(application, asking.as_mut(), from_client.read_exact(&mut heard));
+    read.unwrap();
+    assert_eq!(String::from_utf8(heard).unwrap(), answers);
+}
