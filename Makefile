@@ -47,6 +47,8 @@ bench: root setup ## Measure against the bare pair, HAProxy and nginx, as root (
 	$(CARGO) build --locked --quiet --profile bench -p outrigger-benches $(PROGRAMS)
 	target/release/bench run $(if $(QUICK),--seconds 1 --repeat 2)
 	target/release/bench greeting
+	target/release/bench growth $(if $(QUICK),--seconds 1 --sizes 1,100)
+	target/release/bench scale $(if $(QUICK),--seconds 1)
 
 docs: ## Rewrite the generated documents
 	UPDATE_DOCS=1 $(CARGO) test --locked -p outrigger-proxy --test configuration --test metrics

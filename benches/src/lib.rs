@@ -6,6 +6,7 @@ pub mod args;
 pub mod certs;
 pub mod count;
 pub mod greeting;
+pub mod growth;
 pub mod mesh;
 pub mod namespaces;
 pub mod process;

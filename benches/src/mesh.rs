@@ -32,7 +32,7 @@ impl Mesh {
         let mesh = mesh::Mesh::start();
         let server = mesh.pod("server").ports(&[HTTP_PORT]).under(&site.tool).meshed();
         let client = mesh.pod("client").under(&site.tool).meshed();
-        let application = systems::start_application(site, &Inside::Thread(server.tid()))?;
+        let application = systems::start_application(site, &Inside::Thread(server.tid()), 0)?;
         Ok(Self {
             service: mesh.service("app", port, &[(&server, port)]),
             client,

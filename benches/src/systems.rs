@@ -122,11 +122,19 @@ pub const SWALLOW: u8 = b'<';
 /// The first byte from who wants bytes without end.
 pub const MAKE: u8 = b'>';
 
-/// The application, started inside a pod.
-pub fn start_application(site: &Site, pod: &Inside) -> Result<Running, BoxError> {
+/// The first of more ports where it serves HTTP, if that is asked for.
+pub const MORE_PORTS: u16 = 10_000;
+
+/// The application, started inside a pod, with so many more ports.
+pub fn start_application(site: &Site, pod: &Inside, more: usize) -> Result<Running, BoxError> {
     let mut command = pod.command(site.programs.join("app"));
     command.args(["serve", "--http", &format!("0.0.0.0:{HTTP_PORT}")]);
-    command.args(["--echo", &format!("0.0.0.0:{ECHO_PORT}")]);
+    command.args([
+        "--echo",
+        &format!("0.0.0.0:{ECHO_PORT}"),
+        "--more",
+        &more.to_string(),
+    ]);
     Running::start(command, &site.dir.join("app.log"))
 }
 

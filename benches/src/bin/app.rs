@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::convert::Infallible;
+use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use outrigger_benches::BoxError;
 use outrigger_benches::args::{Args, Protocol};
-use outrigger_benches::systems::{MAKE, SWALLOW};
+use outrigger_benches::systems::{MAKE, MORE_PORTS, SWALLOW};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -22,12 +23,20 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 static LARGE: [u8; 64 << 10] = [b'x'; 64 << 10];
 
-/// `app serve --http IP:port --echo IP:port`
+/// `app serve --http IP:port --echo IP:port --more N`: HTTP on so many more ports
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
     let args = Args::from_command_line()?;
     let http = TcpListener::bind(args.address("--http")?).await?;
     let echo = TcpListener::bind(args.address("--echo")?).await?;
+    for port in (MORE_PORTS..).take(args.number("--more")?) {
+        let more = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
+        tokio::spawn(async move {
+            while let Ok((io, _)) = more.accept().await {
+                tokio::spawn(serve(io));
+            }
+        });
+    }
     loop {
         tokio::select! {
             accepted = http.accept() => tokio::spawn(serve(accepted?.0)),

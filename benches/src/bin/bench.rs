@@ -2,7 +2,7 @@
 //!
 //! `bench run [--seconds 3] [--repeat 5] [--rows a,b] [--only x,y] [--out FILE]`, and for looking into one system
 //! `bench hold --only x --traffic h1|h2|tcp`: it stays up until its input ends, or `bench count [--only x,y] [--cases a,b]`, which
-//! counts instructions. `bench greeting [--out FILE]` is about MariaDB.
+//! counts instructions. `bench greeting [--out FILE]` is about MariaDB; `bench growth [--sizes 1,10]` and `bench scale` about our mesh alone.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ use outrigger_benches::args::Args;
 use outrigger_benches::certs;
 use outrigger_benches::count::{self, CASES};
 use outrigger_benches::greeting;
+use outrigger_benches::growth;
 use outrigger_benches::namespaces::{Namespaces, Pod};
 use outrigger_benches::report::Report;
 use outrigger_benches::rows::{self, ROWS, Row, Sample};
@@ -25,11 +26,13 @@ fn main() -> Result<(), BoxError> {
         return greeting(&args);
     }
     let mut site = site()?;
-    let _application = systems::start_application(&site, &site.namespaces.inside(Pod::Server))?;
+    let _application = systems::start_application(&site, &site.namespaces.inside(Pod::Server), 0)?;
     let complete = match args.command()? {
         "run" => run(&args, &site)?,
         "hold" => hold(&args, &site)?,
         "count" => count(&args, &mut site)?,
+        "growth" => growth(&args, &site)?,
+        "scale" => scale(&args, &site)?,
         other => return Err(format!("there is no command {other}").into()),
     };
     // Logs are worth keeping where something was left out.
@@ -90,6 +93,30 @@ fn count(args: &Args, site: &mut Site) -> Result<bool, BoxError> {
     }
     println!("where they went: {}", site.dir.display());
     Ok(false)
+}
+
+/// How costs grow.
+fn growth(args: &Args, site: &Site) -> Result<bool, BoxError> {
+    let sizes: Result<Vec<usize>, _> = args
+        .value("--sizes")
+        .unwrap_or("1,10,100,1000")
+        .split(',')
+        .map(str::parse)
+        .collect();
+    let points = growth::growth(site, &sizes?, args.value("--seconds").unwrap_or("3").parse()?)?;
+    let out = args.value("--out").unwrap_or("target/growth.json");
+    std::fs::write(out, serde_json::to_string_pretty(&points)?)?;
+    println!("{}", growth::table(&points));
+    Ok(true)
+}
+
+/// What a second processor brings.
+fn scale(args: &Args, site: &Site) -> Result<bool, BoxError> {
+    let scales = growth::scale(site, args.value("--seconds").unwrap_or("3").parse()?)?;
+    let out = args.value("--out").unwrap_or("target/scale.json");
+    std::fs::write(out, serde_json::to_string_pretty(&scales)?)?;
+    println!("{}", growth::scales(&scales));
+    Ok(true)
 }
 
 /// How long MariaDB's greeting takes, with the mesh and without.
