@@ -32,7 +32,7 @@ pub struct Patience {
 pub enum First<T, K> {
     /// The client, and what it speaks; the server may have been dialled meanwhile.
     Client(T, Option<(Io, K)>),
-    /// The server, or it hung up: nothing that the client could still say matters.
+    /// The server, or it ended the connection: nothing that the client could still say matters.
     Server(Io, K),
     /// Nobody said enough.
     Nobody(Option<(Io, K)>),
@@ -149,13 +149,15 @@ async fn race<T, K>(
                 // A server that can't be reached says nothing; the client is told when it has spoken.
                 server = dialled.ok();
             }
-            spoke = greeting.spoken(&mut server) => if spoke {
-                hint.learn();
-                if let Some((server, keep)) = greeting.unread_into(server.take()) {
-                    return Ok(First::Server(server, keep));
+            spoke = greeting.spoken(&mut server) => match spoke {
+                Spoke::Other => {
+                    hint.learn();
+                    if let Some((server, keep)) = greeting.unread_into(server.take()) {
+                        return Ok(First::Server(server, keep));
+                    }
                 }
-            } else {
-                hint.forget();
+                Spoke::Http => hint.forget(),
+                Spoke::Reset => server = None,
             },
             () = sleep_until(deadline) => return Ok(in_all(read, greeting.unread_into(server))),
         }
@@ -170,6 +172,17 @@ struct Greeting {
     http: bool,
 }
 
+/// What came from a server that was dialled early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoke {
+    /// Another protocol, or its end.
+    Other,
+    /// HTTP.
+    Http,
+    /// It is gone, and has decided nothing.
+    Reset,
+}
+
 /// What the first bytes of a server say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
@@ -182,23 +195,27 @@ enum Said {
 }
 
 impl Greeting {
-    /// Waits until the server has said something. `false`: HTTP.
-    async fn spoken<K>(&mut self, server: &mut Option<(Io, K)>) -> bool {
+    /// Waits until the server has said something.
+    async fn spoken<K>(&mut self, server: &mut Option<(Io, K)>) -> Spoke {
         let Some((server, _)) = server.as_mut().filter(|_| !self.http) else {
             return std::future::pending().await;
         };
         loop {
             self.read.reserve(GREETING);
-            // An error or an end is for the client to see, as it would be without us.
-            if matches!(server.read_buf(&mut self.read).await, Ok(0) | Err(_)) {
-                return true;
+            match server.read_buf(&mut self.read).await {
+                // An end is for the client to see, as it would be without us.
+                Ok(0) => return Spoke::Other,
+                Ok(_) => {}
+                // A peer's proxy resets what comes for a port that takes no bytes: the client may yet speak HTTP, for
+                // which another connection is opened.
+                Err(_) => return Spoke::Reset,
             }
             match said(&self.read) {
-                Said::Other => return true,
+                Said::Other => return Spoke::Other,
                 Said::NeedMore => {}
                 Said::Http => {
                     self.http = true;
-                    return false;
+                    return Spoke::Http;
                 }
             }
         }
@@ -235,7 +252,10 @@ fn said(bytes: &[u8]) -> Said {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::net::io::Socket;
 
     #[test]
     fn what_an_http_server_says_unasked_is_no_evidence() {
@@ -257,6 +277,29 @@ mod tests {
         ] {
             assert_eq!(said(greeting), Said::Other, "{greeting:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_resets_what_was_dialled_early_leaves_the_word_to_the_client() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (_silent, accepted) = (TcpStream::connect(addr).await.unwrap(), listener.accept());
+        let mut client = Io::plain(Socket::new(accepted.await.unwrap().0));
+        let dial = async {
+            let dialled = TcpStream::connect(addr).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            server.set_zero_linger().unwrap();
+            drop(server);
+            Ok((Io::plain(Socket::new(dialled)), ()))
+        };
+        let patience = Patience {
+            silence: Duration::ZERO,
+            total: Duration::from_millis(200),
+        };
+        let hint = Hint::default();
+        let first = word(&mut client, patience, &hint, preface, dial).await.unwrap();
+        assert!(matches!(first, First::Nobody(None)), "{first:?}");
+        assert!(!hint.is_believed());
     }
 
     #[tokio::test(start_paused = true)]
