@@ -16,6 +16,7 @@ use crate::control::{self, Discovery, identity};
 use crate::drain::{self, Drain, Drainer};
 use crate::gateway;
 use crate::gateway::shared::Gateway;
+use crate::http::h2::backlog;
 use crate::http::pool;
 use crate::inbound::shared::Inbound;
 use crate::live::Live;
@@ -95,6 +96,8 @@ pub struct Metrics {
     pub transport: TransportMetrics,
     /// HTTP/2 connections to servers, of both directions.
     pub pools: pool::metrics::Metrics,
+    /// What has come over HTTP/2 and was not read, of both directions.
+    pub unread: backlog::Metrics,
     /// What only traffic to the application has.
     pub inbound: inbound::metrics::Metrics,
     /// What only traffic from the application has.
@@ -117,6 +120,7 @@ impl Metrics {
             inbound_routes: InboundRouteMetrics::register(registry),
             transport: TransportMetrics::register(registry),
             pools: pool::metrics::Metrics::register(registry),
+            unread: backlog::Metrics::register(registry),
             inbound: inbound::metrics::Metrics::register(registry),
             outbound: outbound::metrics::Metrics::register(registry),
         }
@@ -132,6 +136,7 @@ impl Metrics {
             routes: self.inbound_routes.clone(),
             transport: self.transport.clone(),
             pools: self.pools.pools(Direction::Inbound),
+            unread: self.unread.of(Direction::Inbound),
         }
     }
 
@@ -144,6 +149,7 @@ impl Metrics {
             balancers: self.balancers.clone(),
             transport: self.transport.clone(),
             pools: self.pools.pools(Direction::Outbound),
+            unread: self.unread.of(Direction::Outbound),
         }
     }
 }

@@ -125,12 +125,22 @@ pub struct Outcome {
     pub heads: usize,
 }
 
-/// Opens a connection that only says it is there.
+/// The flag of SETTINGS that says that the peer's are in force.
+const ACK: u8 = 0x1;
+
+/// Opens a connection that only says it is there, and that it knows what the peer allows.
 pub fn open(mut stream: TcpStream) -> TcpStream {
+    stream.write_all(&[PREFACE, &settings(&[])].concat()).unwrap();
+    let (kind, ..) = read_frame(&mut stream).unwrap();
+    assert_eq!(
+        kind,
+        kind::SETTINGS,
+        "the first frame of a server (RFC 9113 §3.4)"
+    );
+    stream.write_all(&frame(kind::SETTINGS, ACK, 0, &[])).unwrap();
     let listening = stream.try_clone().unwrap();
     // It ends with the connection; what the peer says is not needed.
     thread::spawn(move || hear(listening));
-    stream.write_all(&[PREFACE, &settings(&[])].concat()).unwrap();
     stream
 }
 

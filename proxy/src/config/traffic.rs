@@ -46,6 +46,8 @@ pub struct Outbound {
     pub http2_client: Http2Client,
     /// HTTP/2 from the application.
     pub http2_server: Http2Server,
+    /// Memory for what has come on HTTP/2 streams and nobody has read, in bytes.
+    pub max_unread: usize,
     /// How long what is known of a destination is kept after its last use.
     pub discovery_idle: Duration,
     /// Whether requests may name their destination (`l5d-dst-override`), as those of an ingress controller do.
@@ -85,6 +87,8 @@ pub struct Inbound {
     pub http2_client: Http2Client,
     /// HTTP/2 from the mesh.
     pub http2_server: Http2Server,
+    /// Memory for what has come on HTTP/2 streams and nobody has read, in bytes.
+    pub max_unread: usize,
     /// How long what is known of a port is kept after its last use.
     pub discovery_idle: Duration,
     /// Ports whose policies are watched from the start; the admin port is among them, and that of a gateway.
@@ -124,6 +128,7 @@ pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
         },
         http2_client: http::client(r),
         http2_server: http::outbound_server(r),
+        max_unread: r.read(&vars::HTTP2_MAX_UNREAD_BYTES),
         discovery_idle: r.read(&vars::OUTBOUND_DISCOVERY_IDLE_TIMEOUT),
         ingress,
         informational_headers: !quiet.unwrap_or(ingress),
@@ -153,6 +158,7 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         },
         http2_client: http::client(r),
         http2_server: http::inbound_server(r),
+        max_unread: r.read(&vars::HTTP2_MAX_UNREAD_BYTES),
         discovery_idle: r.read(&vars::INBOUND_DISCOVERY_IDLE_TIMEOUT),
         ports: if gateway.0.is_empty() {
             ports

@@ -226,6 +226,10 @@ vars! {
         /// What a peer may send of HTTP/2 frames that are cheap for it and dear for the proxy (resets, PING, SETTINGS, …)
         /// before its connection is ended, as a multiple of the built-in budgets; 0: as much as it likes.
         HTTP2_FLOOD_SCALE: u32 = "1";
+        /// Memory for what has come on HTTP/2 streams and nobody has read yet, in bytes, for each direction. From half of it
+        /// on, streams get windows of 16 KiB; when it is full, streams whose readers have stopped are given up, on
+        /// connections that hold more than their part. Linkerd's proxy: any amount.
+        HTTP2_MAX_UNREAD_BYTES: usize = "268435456";
         /// HTTP/2 connections to one endpoint, or to one port of the application, that take new requests. There is one,
         /// unless the server allows fewer streams at a time than are needed; if there can't be more, requests wait for
         /// room as long as for an endpoint (`…_HTTP_FAILFAST_TIMEOUT`). Linkerd's proxy opens one only.

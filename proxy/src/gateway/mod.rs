@@ -68,7 +68,8 @@ async fn serve_http(gateway: &Arc<Gateway>, passage: Passage, session: Session) 
             inbound::ended(served);
         }
         Session::Http2 => {
-            inbound::ended(h2::server::serve(io, service, &config.http2_server, closing, drain).await);
+            let (settings, backlog) = (&config.http2_server, &gateway.inbound.backlog);
+            inbound::ended(h2::server::serve(io, service, settings, backlog, closing, drain).await);
         }
     }
     Ok(())

@@ -255,7 +255,19 @@ impl<T: Track> Drop for Tracked<T> {
 pub(crate) mod testing {
     use std::collections::VecDeque;
 
+    use std::fmt;
+    use std::sync::Mutex;
+
     use super::*;
+
+    /// What a test does at some moment.
+    struct Hook(Mutex<Box<dyn FnMut() + Send>>);
+
+    impl fmt::Debug for Hook {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Hook")
+        }
+    }
 
     /// A body that was written down; its length is not known before its end.
     #[derive(Debug)]
@@ -263,6 +275,7 @@ pub(crate) mod testing {
         data: VecDeque<Bytes>,
         trailers: Option<HeaderMap>,
         endless: bool,
+        asked: Option<Hook>,
     }
 
     impl Frames {
@@ -271,11 +284,19 @@ pub(crate) mod testing {
                 data: data.into_iter().collect(),
                 trailers,
                 endless: false,
+                asked: None,
             }
         }
 
         pub fn push(&mut self, data: Bytes) {
             self.data.push_back(data);
+        }
+
+        /// A body that never begins; whoever asks for it, this is done first.
+        pub fn when_asked(hook: impl FnMut() + Send + 'static) -> Self {
+            let mut frames = Self::stuck();
+            frames.asked = Some(Hook(Mutex::new(Box::new(hook))));
+            frames
         }
 
         /// A body that stops in the middle, for ever.
@@ -294,6 +315,9 @@ pub(crate) mod testing {
             mut self: Pin<&mut Self>,
             _cx: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            if let Some(Hook(hook)) = &mut self.asked {
+                hook.get_mut().unwrap()();
+            }
             if let Some(data) = self.data.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }

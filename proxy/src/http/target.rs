@@ -1,7 +1,7 @@
 //! What a request is for: one host and one form, or none at all. What two readers could read in two ways is refused.
 
 use h2::ext::Protocol;
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use crate::config::HeadLimits;
@@ -14,6 +14,9 @@ use crate::http::http1::head::Refusal;
 ///
 /// * `CONNECT` is not for HTTP/1.0 and names an authority; nothing else names one alone (RFC 9112 §3.2.3, RFC 9113 §8.5).
 ///   With `:protocol` it has a whole target like other requests (RFC 8441 §4).
+/// * There is at most one `Content-Length`, as over HTTP/1 (RFC 9112 §6.3): who reads another of them than HTTP/2 did
+///   (RFC 9113 §8.1.1) finds the message's end elsewhere.
+/// * No name has a user before it, which is there to deceive (RFC 9110 §4.2.4).
 /// * There is at most one `Host` (RFC 9112 §3.2). The authority of an absolute-form target replaces it (§3.2.2); over
 ///   HTTP/2 the two must agree (RFC 9113 §8.3.1). So policy and application judge the same name.
 pub fn check<B>(request: &mut Request<B>, limits: &HeadLimits) -> Result<(), Fault> {
@@ -27,6 +30,12 @@ pub fn check<B>(request: &mut Request<B>, limits: &HeadLimits) -> Result<(), Fau
     if connect != authority_form || (connect && request.version() < Version::HTTP_11) {
         return bad("the request's target does not fit its method");
     }
+    // Over HTTP/1 it was looked at before.
+    if request.version() == Version::HTTP_2
+        && request.headers().get_all(CONTENT_LENGTH).iter().nth(1).is_some()
+    {
+        return bad("the request has more than one Content-Length");
+    }
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     if another.is_some() {
@@ -38,6 +47,9 @@ pub fn check<B>(request: &mut Request<B>, limits: &HeadLimits) -> Result<(), Fau
     let Some(authority) = request.uri().authority() else {
         return Ok(());
     };
+    if authority.as_str().contains('@') {
+        return bad("the request's authority has a user before its host");
+    }
     let agrees = host.is_none_or(|host| same(host.as_bytes(), authority.as_str().as_bytes()));
     if agrees {
         return Ok(());
@@ -120,6 +132,33 @@ mod tests {
         ] {
             check(&mut request("GET", "/", Version::HTTP_11, &[host]), &LIMITS).unwrap();
         }
+    }
+
+    #[test]
+    fn two_lengths_are_refused_even_if_they_are_the_same() {
+        let mut request = request("POST", "http://a/", Version::HTTP_2, &[]);
+        request
+            .headers_mut()
+            .append(CONTENT_LENGTH, HeaderValue::from_static("5"));
+        check(&mut request, &LIMITS).unwrap();
+        request
+            .headers_mut()
+            .append(CONTENT_LENGTH, HeaderValue::from_static("5"));
+        assert!(check(&mut request, &LIMITS).is_err());
+    }
+
+    #[test]
+    fn a_user_before_a_name_is_refused() {
+        assert!(check(&mut request("GET", "http://u@a/", Version::HTTP_2, &[]), &LIMITS).is_err());
+        assert!(
+            check(
+                &mut request("GET", "http://u:p@a/", Version::HTTP_11, &["a"]),
+                &LIMITS
+            )
+            .is_err()
+        );
+        assert!(check(&mut request("GET", "/", Version::HTTP_11, &["u@a"]), &LIMITS).is_err());
+        check(&mut request("GET", "http://a/@?@", Version::HTTP_2, &[]), &LIMITS).unwrap();
     }
 
     #[test]

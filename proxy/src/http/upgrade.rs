@@ -3,19 +3,29 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
 use crate::drain::Drain;
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::headers;
+use crate::http::http1::guard::Guard;
+use crate::http::http1::link::Link;
 use crate::net::copy;
+use crate::net::io::Io;
 
-/// How long a tunnel may be silent when one side has ended.
-const HALF_CLOSED: Duration = Duration::from_secs(3600);
+/// How tunnels end.
+#[derive(Clone, Debug)]
+pub struct Tunnels {
+    /// A drain waits for them.
+    pub drain: Drain,
+    /// How long one may be silent when one side has ended; `None`: for ever.
+    pub half_closed: Option<Duration>,
+}
 
 /// A request that asks for its connection to become a tunnel.
 #[derive(Debug)]
@@ -56,9 +66,9 @@ fn is_connect(request: &Request<Body>) -> bool {
 }
 
 /// Makes an answer fit to be sent on, and starts the tunnel if both sides want it.
-pub fn settle(wanted: Option<Wanted>, response: &mut Response<Body>, drain: &Drain) -> Result<(), Fault> {
+pub fn settle(wanted: Option<Wanted>, response: &mut Response<Body>, tunnels: &Tunnels) -> Result<(), Fault> {
     match wanted {
-        Some(wanted) => wanted.answered(response, drain.clone()),
+        Some(wanted) => wanted.answered(response, tunnels.clone()),
         None if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let text = "the server changed protocols, which nobody had asked for";
             return Err(Fault::because(Kind::Reset, Side::Server, text));
@@ -70,7 +80,7 @@ pub fn settle(wanted: Option<Wanted>, response: &mut Response<Body>, drain: &Dra
 
 impl Wanted {
     /// Makes the answer fit to be sent on; if the server agrees, the two connections are one tunnel from here on.
-    fn answered(self, response: &mut Response<Body>, drain: Drain) {
+    fn answered(self, response: &mut Response<Body>, tunnels: Tunnels) {
         let agreed = response.status() == StatusCode::SWITCHING_PROTOCOLS
             || (self.connect && response.status().is_success());
         let protocol = response.headers_mut().remove(UPGRADE);
@@ -82,21 +92,44 @@ impl Wanted {
             ask(response.headers_mut(), protocol);
         }
         let server = hyper::upgrade::on(response);
-        tokio::spawn(tunnel(self.client, server, drain));
+        tokio::spawn(tunnel(self.client, server, tunnels));
     }
 }
 
-/// Passes bytes on, as a drain waits for it to end.
-async fn tunnel(client: OnUpgrade, server: OnUpgrade, _drain: Drain) {
-    match tokio::try_join!(client, server) {
-        Ok((client, server)) => {
-            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-            if let Err(error) = copy::both_ways(&mut client, &mut server, Some(HALF_CLOSED)).await {
-                tracing::debug!(%error, "a tunnel ended early");
-            }
+/// Passes bytes on, as a drain waits for it to end. What breaks one side cuts both, as with every opaque connection.
+async fn tunnel(client: OnUpgrade, server: OnUpgrade, tunnels: Tunnels) {
+    let (client, server) = match tokio::try_join!(client, server) {
+        Ok((client, server)) => (of_client(client), of_server(server)),
+        Err(error) => {
+            tracing::debug!(%error, "a connection was to become a tunnel, and ended");
+            return;
         }
-        Err(error) => tracing::debug!(%error, "a connection was to become a tunnel, and ended"),
+    };
+    let (Some(mut client), Some(mut server)) = (client, server) else {
+        tracing::error!("a tunnel is not over connections of ours, and was closed");
+        return;
+    };
+    if let Err(error) = copy::both_ways(&mut client, &mut server, tunnels.half_closed).await {
+        tracing::debug!(%error, "a tunnel ended early");
+        client.cut();
+        server.cut();
     }
+}
+
+/// The connection that hyper has served, with what it has read ahead put back in front.
+fn of_client(upgraded: Upgraded) -> Option<Io> {
+    let parts = upgraded.downcast::<TokioIo<Guard>>().ok()?;
+    let mut io = parts.io.into_inner().into_io();
+    io.unread(BytesMut::from(&parts.read_buf[..]));
+    Some(io)
+}
+
+/// The same of one that hyper has sent a request on.
+fn of_server(upgraded: Upgraded) -> Option<Io> {
+    let parts = upgraded.downcast::<TokioIo<Link>>().ok()?;
+    let mut io = parts.io.into_inner().into_io();
+    io.unread(BytesMut::from(&parts.read_buf[..]));
+    Some(io)
 }
 
 /// The protocol that an HTTP/1.1 request wants to change to.

@@ -168,7 +168,7 @@ async fn forward(
     let pool = connection.pool()?;
     let sent = pool.send(request, interims).await;
     let mut response = sent.map_err(|failed| failed.fault)?;
-    upgrade::settle(tunnel, &mut response, &connection.inbound.drain)?;
+    upgrade::settle(tunnel, &mut response, &connection.inbound.tunnels)?;
     leave(&mut response, native, received.carried);
     Ok(response)
 }

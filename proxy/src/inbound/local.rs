@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::cache::Cache;
 use crate::config;
 use crate::error::{Fault, Kind, Side};
+use crate::http::h2::backlog::Backlog;
 use crate::http::pool::metrics::PoolMetrics;
 use crate::http::pool::{Pool, Settings};
 use crate::inbound::report::Report;
@@ -37,14 +38,15 @@ pub struct Local {
 
 impl Local {
     /// No connections yet.
-    pub fn new(config: &config::Inbound, report: &Report, room: Arc<Room>) -> Self {
+    pub fn new(config: &config::Inbound, report: &Report, backlog: Arc<Backlog>, room: Arc<Room>) -> Self {
+        let (pool, http2) = (&config.pool, &config.http2_client);
         Self {
             pools: Cache::new(POOL_IDLE, MAX_POOLS),
             options: Options {
                 patience: config.http_fail_fast,
                 ..Options::new(&config.connect, room)
             },
-            settings: Settings::new(&config.pool, &config.http2_client, config.http_fail_fast),
+            settings: Settings::new(pool, http2, backlog, config.http_fail_fast),
             meter: report.connected(),
             metrics: report.pools.clone(),
             own_port: config.listen.port(),
@@ -64,7 +66,12 @@ impl Local {
                 peer: None,
                 meter: self.meter.clone(),
             };
-            Pool::new(dial, self.settings, Http2Params::default(), self.metrics.clone())
+            Pool::new(
+                dial,
+                self.settings.clone(),
+                Http2Params::default(),
+                self.metrics.clone(),
+            )
         }))
     }
 

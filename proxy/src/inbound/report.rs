@@ -10,6 +10,7 @@ use outrigger_policy::rate_limit::Scope;
 
 use crate::error::{self, Fault, Kind};
 use crate::exchange::detected;
+use crate::http::h2::backlog;
 use crate::http::pool::metrics::PoolMetrics;
 use crate::inbound::arrival::Arrival;
 use crate::inbound::metrics::{
@@ -43,6 +44,8 @@ pub struct Report {
     pub transport: TransportMetrics,
     /// HTTP/2 connections to servers.
     pub pools: PoolMetrics,
+    /// What has come over HTTP/2 and was not read.
+    pub unread: backlog::Handles,
 }
 
 /// Pairs of route and authorization remembered by a connection.

@@ -10,6 +10,8 @@ use crate::config;
 use crate::control::Discovery;
 use crate::drain::Drain;
 use crate::exchange::Limit;
+use crate::http::h2::backlog::Backlog;
+use crate::http::upgrade::Tunnels;
 use crate::inbound::local::Local;
 use crate::inbound::port::Port;
 use crate::inbound::report::Report;
@@ -40,10 +42,12 @@ pub struct Inbound {
     _eager: Vec<Arc<Port>>,
     pub(crate) local: Local,
     pub(crate) limits: Limits,
+    pub(crate) backlog: Arc<Backlog>,
     /// Rate limits count time from here.
     pub(crate) started: Instant,
     pub(crate) report: Report,
     pub(crate) rooms: Rooms,
+    pub(crate) tunnels: Tunnels,
     pub(crate) drain: Drain,
 }
 
@@ -63,15 +67,21 @@ impl Inbound {
             .iter()
             .map(|port| ports.get_or(&port, || Port::new(discovery.inbound(port))))
             .collect();
+        let backlog = Backlog::new(config.max_unread, report.unread.clone());
         Arc::new(Self {
             _eager: eager,
             ports,
-            local: Local::new(&config, &report, rooms.opened.clone()),
+            local: Local::new(&config, &report, backlog.clone(), rooms.opened.clone()),
             started: Instant::now(),
             limits: Limits {
                 redirected: Limit::new(config.max_in_flight),
                 direct: Limit::new(config.max_in_flight),
             },
+            tunnels: Tunnels {
+                drain: drain.clone(),
+                half_closed: config.half_closed,
+            },
+            backlog,
             config,
             discovery,
             credentials,

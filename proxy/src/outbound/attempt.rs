@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use outrigger_policy::route::filter::{self, Filter, Filtered};
 
-use crate::drain::Drain;
 use crate::error::{Fault, Kind, Side};
 use crate::exchange::Exchange;
 use crate::http::body::Body;
@@ -14,6 +13,7 @@ use crate::http::deadline::Deadline;
 use crate::http::headers;
 use crate::http::interim::Interims;
 use crate::http::respond::{self, Asked};
+use crate::http::upgrade::Tunnels;
 use crate::outbound::backends::Backend;
 use crate::outbound::dialled::Dialled;
 use crate::outbound::dispatch::{self, Leg, Prepared};
@@ -45,7 +45,7 @@ pub(super) async fn send(
     prepared: &mut Prepared,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
-    drain: &Drain,
+    tunnels: &Tunnels,
 ) -> Result<Response<Body>, Fault> {
     if !way.rule.policy.filters.is_empty()
         && let Some(answer) = Box::pin(filtered(&way.rule.policy.filters, way, deadline, request)).await?
@@ -60,7 +60,7 @@ pub(super) async fn send(
     if let Some(mirrors) = &way.rule.mirrors
         && prepared.begin()
     {
-        mirrors.copy(request, prepared.is_tunnel(), way.prefix, way.dialled, drain);
+        mirrors.copy(request, prepared.is_tunnel(), way.prefix, way.dialled, tunnels);
     }
     if !backend.filters.is_empty()
         && let Some(answer) = Box::pin(filtered(&backend.filters, way, deadline, request)).await?
@@ -77,7 +77,7 @@ pub(super) async fn send(
         interims: way.interims,
     };
     let sent = {
-        let mut sent = pin!(dispatch::send(&leg, prepared, request, exchange, drain));
+        let mut sent = pin!(dispatch::send(&leg, prepared, request, exchange, tunnels));
         // By reference: a future that is passed on by value is kept twice.
         attempt.headers(sent.as_mut()).await
     };

@@ -26,6 +26,7 @@ use crate::balance::{self, Balancer};
 use crate::cache::Cache;
 use crate::config;
 use crate::control::{Discovery, Endpoints, backoff};
+use crate::http::h2::backlog::Backlog;
 use crate::http::pool::{Pool, Settings};
 use crate::live::{Live, Publisher};
 use crate::net::connect::Options;
@@ -63,6 +64,7 @@ pub struct Builder {
     credentials: Live<Credentials>,
     discovery: Discovery,
     report: Report,
+    backlog: Arc<Backlog>,
     control: Handle,
     balancers: Cache<(Arc<str>, Params, Purpose), Balancer>,
     forwards: Cache<(Description, Purpose), Balancer>,
@@ -90,6 +92,7 @@ impl Builder {
         let idle = config.discovery_idle;
         Arc::new(Self {
             options: Options::new(&config.connect, room),
+            backlog: Backlog::new(config.max_unread, report.unread.clone()),
             balancers: Cache::new(idle, MAX_BACKENDS),
             forwards: Cache::new(idle, MAX_BACKENDS),
             config,
@@ -99,6 +102,11 @@ impl Builder {
             report,
             control,
         })
+    }
+
+    /// Where HTTP/2 that nobody has read yet counts, from servers and from the application.
+    pub(super) fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
     }
 
     /// Forgets backends that no router leads to any more.
@@ -379,7 +387,12 @@ impl Builder {
             peer,
             meter,
         };
-        let settings = Settings::new(&config.pool, &config.http2_client, config.http_fail_fast);
+        let settings = Settings::new(
+            &config.pool,
+            &config.http2_client,
+            self.backlog.clone(),
+            config.http_fail_fast,
+        );
         let metrics = self.report.pools.clone();
         let pool = Arc::new(Pool::new(dial, settings, description.http2, metrics));
         Endpoint::new(
@@ -508,6 +521,7 @@ mod tests {
     use crate::balance::endpoint::Picked;
     use crate::config::{DefaultInbound, DefaultPolicy, PortSet};
     use crate::control::testing::{self, Answer, Fake};
+    use crate::http::h2::backlog;
     use crate::http::pool;
     use crate::outbound::metrics::Metrics;
     use crate::telemetry::Registry;
@@ -541,6 +555,7 @@ mod tests {
             balancers: BalancerMetrics::register(&mut registry),
             transport: TransportMetrics::register(&mut registry),
             pools: pool::testing::metrics(),
+            unread: backlog::Handles::default(),
         };
         let (memories, control) = (Memories::new(&config), Handle::current());
         let credentials = Live::fixed(Ca::new("unused").credentials("web.test"));

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{HOST, TE};
 use http::{HeaderValue, Request, Response, Uri, Version};
 use outrigger_policy::endpoint::ProtocolHint;
 use outrigger_policy::name::ResourceRef;
 use tokio::time::Instant;
 
 use crate::balance::endpoint::Endpoint;
-use crate::drain::Drain;
 use crate::error::{Fault, Kind, Side};
 use crate::exchange::Exchange;
 use crate::http::body::Body;
@@ -17,7 +16,7 @@ use crate::http::headers::{self, DST_CANONICAL, ORIG_PROTO, PROXY_CONNECTION, PR
 use crate::http::interim::Interims;
 use crate::http::orig_proto;
 use crate::http::pool::Failed;
-use crate::http::upgrade::{self, Wanted};
+use crate::http::upgrade::{self, Tunnels, Wanted};
 use crate::outbound::backends::Backend;
 use crate::outbound::dialled::Dialled;
 
@@ -61,6 +60,8 @@ struct Origin<'a> {
     overridden: Option<Box<Overridden>>,
     /// The application asks for a tunnel, which HTTP/2 can't carry.
     tunnel: bool,
+    /// `te` of a request that HTTP/2 carries, which lets nothing but `trailers` through (RFC 9113 §8.2.2).
+    te: Vec<HeaderValue>,
     dialled: &'a Dialled,
 }
 
@@ -106,7 +107,7 @@ pub(super) async fn send(
     prepared: &mut Prepared,
     request: &mut Request<Body>,
     exchange: &mut Exchange,
-    drain: &Drain,
+    tunnels: &Tunnels,
 ) -> Result<Response<Body>, Fault> {
     let &Leg { route, backend, .. } = leg;
     let balancer = backend.balancer()?;
@@ -119,7 +120,7 @@ pub(super) async fn send(
         check_identity(&endpoint, prepared.required.as_ref())?;
         let carried = origin.address(request, &endpoint)?;
         match endpoint.pool().send(request, leg.interims).await {
-            Ok(response) => return received(response, &origin, carried, prepared.tunnel.take(), drain),
+            Ok(response) => return received(response, &origin, carried, prepared.tunnel.take(), tunnels),
             Err(Failed { fault, unsent }) => {
                 if matches!(
                     fault.kind,
@@ -161,6 +162,7 @@ impl<'a> Origin<'a> {
             absolute,
             overridden: None,
             tunnel,
+            te: Vec::new(),
             dialled,
         }
     }
@@ -169,6 +171,12 @@ impl<'a> Origin<'a> {
     fn restore(&mut self, request: &mut Request<Body>) {
         *request.version_mut() = self.version;
         request.headers_mut().remove(ORIG_PROTO);
+        if !self.te.is_empty() {
+            request.headers_mut().remove(TE);
+            for codings in self.te.drain(..) {
+                request.headers_mut().append(TE, codings);
+            }
+        }
         if let Some(overridden) = self.overridden.take() {
             let Overridden { uri, host } = *overridden;
             *request.uri_mut() = uri;
@@ -196,9 +204,15 @@ impl<'a> Origin<'a> {
             override_authority(request, authority, carried || self.version == Version::HTTP_2)?;
         }
         if carried {
-            orig_proto::upgrade(request, self.absolute, || self.dialled.to_string())?;
+            self.carry(request)?;
         }
         Ok(carried)
+    }
+
+    /// Makes HTTP/1 ready to be carried by HTTP/2.
+    fn carry(&mut self, request: &mut Request<Body>) -> Result<(), Fault> {
+        self.te = request.headers().get_all(TE).iter().cloned().collect();
+        orig_proto::upgrade(request, self.absolute, || self.dialled.to_string())
     }
 }
 
@@ -230,7 +244,7 @@ fn received(
     origin: &Origin<'_>,
     carried: bool,
     tunnel: Option<Wanted>,
-    drain: &Drain,
+    tunnels: &Tunnels,
 ) -> Result<Response<Body>, Fault> {
     if carried {
         orig_proto::restore(&mut response, origin.version);
@@ -238,7 +252,7 @@ fn received(
         response.headers_mut().remove(ORIG_PROTO);
         *response.version_mut() = origin.version;
     }
-    upgrade::settle(tunnel, &mut response, drain)?;
+    upgrade::settle(tunnel, &mut response, tunnels)?;
     let fields = response.headers_mut();
     if headers::has_linkerds(fields) {
         if let Some(error) = fields.remove(PROXY_ERROR) {
@@ -253,6 +267,7 @@ fn received(
 mod tests {
     use super::*;
     use crate::balance::endpoint::{Params, testing};
+    use crate::http::h2::head;
     use outrigger_policy::endpoint::Endpoint as Description;
     use outrigger_policy::outbound::LoadParams;
     use std::sync::Arc;
@@ -306,5 +321,24 @@ mod tests {
             (request.uri().to_string(), &request.headers()[HOST]),
             ("/path".into(), &"web".parse().unwrap())
         );
+    }
+
+    #[test]
+    fn what_http2_does_not_carry_is_there_again_for_the_next_endpoint() {
+        let dialled = Dialled::Addr("10.0.0.1:80".parse().unwrap());
+        let mut request = Request::get("/").header(HOST, "app").body(Body::Empty).unwrap();
+        for codings in ["gzip", "trailers;q=0.5"] {
+            request
+                .headers_mut()
+                .append(TE, HeaderValue::from_static(codings));
+        }
+        let before = request.headers().clone();
+        let mut origin = Origin::of(&request, false, &dialled);
+        origin.carry(&mut request).unwrap();
+        head::fit(request.headers_mut());
+        assert_eq!(request.headers()[TE], "trailers");
+        origin.restore(&mut request);
+        assert_eq!(request.headers(), &before);
+        assert_eq!((request.version(), request.uri().path()), (Version::HTTP_11, "/"));
     }
 }

@@ -109,7 +109,7 @@ async fn forward(
         request,
         exchange,
         &outbound.memories.retries,
-        &outbound.drain,
+        &outbound.tunnels,
     )
     .await
 }

@@ -11,13 +11,13 @@ use outrigger_policy::name::ResourceRef;
 use outrigger_policy::route::filter::{self, Filtered, Ratio};
 use tokio::time::{sleep, timeout};
 
-use crate::drain::Drain;
 use crate::error::{self, Fault, Kind, Side};
 use crate::exchange::{Exchange, Permit};
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::interim::Interims;
 use crate::http::replay::{Lost, Replay};
+use crate::http::upgrade::Tunnels;
 use crate::outbound::backends::Backend;
 use crate::outbound::dialled::Dialled;
 use crate::outbound::dispatch::{self, Leg, Prepared};
@@ -62,7 +62,7 @@ struct Common {
     /// The length of the path prefix that the rule matched, if it matched one.
     prefix: Option<usize>,
     fail_fast: Duration,
-    drain: Drain,
+    tunnels: Tunnels,
 }
 
 impl Mirror {
@@ -100,7 +100,7 @@ impl Mirrors {
         is_tunnel: bool,
         prefix: Option<usize>,
         dialled: &Dialled,
-        drain: &Drain,
+        tunnels: &Tunnels,
     ) {
         let is_tunnel = is_tunnel || request.method() == Method::CONNECT;
         let due: Vec<_> = self
@@ -120,7 +120,7 @@ impl Mirrors {
             dialled: dialled.clone(),
             prefix,
             fail_fast: self.fail_fast,
-            drain: drain.clone(),
+            tunnels: tunnels.clone(),
         };
         tokio::spawn(send_all(due, head(request), replay, common));
     }
@@ -199,7 +199,7 @@ impl Mirror {
             interims: &Interims::default(),
         };
         let mut prepared = Prepared::default();
-        let sent = dispatch::send(&leg, &mut prepared, &mut request, &mut exchange, &common.drain);
+        let sent = dispatch::send(&leg, &mut prepared, &mut request, &mut exchange, &common.tunnels);
         let response = match sent.await {
             Ok(response) => exchange.track(response),
             Err(fault) => {

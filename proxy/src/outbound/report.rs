@@ -10,6 +10,7 @@ use outrigger_policy::outbound::OutboundPolicy;
 
 use crate::error::{Fault, Kind};
 use crate::exchange::detected;
+use crate::http::h2::backlog;
 use crate::http::pool::metrics::PoolMetrics;
 use crate::net::detect::first::First;
 use crate::net::detect::http::Preface;
@@ -42,6 +43,8 @@ pub struct Report {
     pub transport: TransportMetrics,
     /// HTTP/2 connections to servers.
     pub pools: PoolMetrics,
+    /// What has come over HTTP/2 and was not read.
+    pub unread: backlog::Handles,
 }
 
 /// How an endpoint is reached, for the labels.

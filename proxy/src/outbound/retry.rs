@@ -11,12 +11,12 @@ use outrigger_policy::timeouts;
 use tokio::time::Instant;
 
 use crate::balance::endpoint;
-use crate::drain::Drain;
 use crate::error::{Fault, Kind, Late};
 use crate::exchange::Exchange;
 use crate::http::body::Body;
 use crate::http::deadline::Deadline;
 use crate::http::replay::Memory;
+use crate::http::upgrade::Tunnels;
 use crate::http::{headers, peek};
 use crate::outbound::attempt::{self, Way};
 use crate::outbound::dispatch::Prepared;
@@ -30,7 +30,7 @@ pub(super) async fn send(
     request: &mut Request<Body>,
     exchange: &mut Exchange,
     memory: &Memory,
-    drain: &Drain,
+    tunnels: &Tunnels,
 ) -> Result<Response<Body>, Fault> {
     let mut prepared = Prepared::of(request);
     let (deadline, mut retries) = start(way, &prepared, request, exchange.started(), memory);
@@ -39,7 +39,7 @@ pub(super) async fn send(
         let wait = {
             let per_try = retries.as_ref().and_then(Retrying::per_try);
             let result =
-                attempt::send(way, &deadline, per_try, &mut prepared, request, exchange, drain).await;
+                attempt::send(way, &deadline, per_try, &mut prepared, request, exchange, tunnels).await;
             let Some(retrying) = &mut retries else {
                 return result;
             };

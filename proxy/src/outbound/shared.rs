@@ -11,6 +11,7 @@ use crate::config;
 use crate::control::{Discovery, DiscoveryError};
 use crate::drain::Drain;
 use crate::exchange::Limit;
+use crate::http::upgrade::Tunnels;
 use crate::outbound::builder::Builder;
 use crate::outbound::memory::Memories;
 use crate::outbound::report::Report;
@@ -34,6 +35,7 @@ pub struct Outbound {
     pub(crate) memories: Memories,
     pub(crate) report: Report,
     pub(crate) rooms: Rooms,
+    pub(crate) tunnels: Tunnels,
     pub(crate) drain: Drain,
 }
 
@@ -53,6 +55,10 @@ impl Outbound {
             names: Cache::new(config.discovery_idle, MAX_TARGETS),
             limit: Limit::new(config.max_in_flight),
             memories,
+            tunnels: Tunnels {
+                drain: drain.clone(),
+                half_closed: config.half_closed,
+            },
             config,
             discovery,
             builder,

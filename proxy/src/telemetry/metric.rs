@@ -88,6 +88,11 @@ impl Gauge {
         self.0.fetch_sub(1, Relaxed);
     }
 
+    /// Adds `n`, which may be negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
     /// Replaces the value.
     pub fn set(&self, value: i64) {
         self.0.store(value, Relaxed);

@@ -3,6 +3,7 @@
 
 mod access;
 mod attackers;
+mod backlog;
 mod control_plane;
 mod differential;
 mod drain;

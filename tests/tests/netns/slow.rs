@@ -53,6 +53,22 @@ impl Pair {
         (client, app)
     }
 
+    /// A connection that both proxies have made a tunnel of: the client's end, and the application's.
+    fn tunnel(&self) -> (TcpStream, TcpStream) {
+        let asked = b"GET / HTTP/1.1\r\nhost: app\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n";
+        let agreed = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\nhello";
+        let mut client = self.client.connect(self.server.addr(PORT)).unwrap();
+        client.write_all(asked).unwrap();
+        let (mut app, _) = self.app.accept().unwrap();
+        app.set_read_timeout(Some(wait::BOUND)).unwrap();
+        read_until(&mut app, b"\r\n\r\n");
+        app.write_all(agreed).unwrap();
+        read_until(&mut client, b"\r\n\r\nhello");
+        client.write_all(HELLO).unwrap();
+        read_until(&mut app, HELLO);
+        (client, app)
+    }
+
     /// Nothing is left of any connection, in the kernels or in the proxies.
     fn assert_nothing_is_left(&self) {
         sockets::until_none_is_half_ended(&[&self.client, &self.server]);
@@ -67,6 +83,16 @@ impl Pair {
 fn read_all(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).map(|_| all)
+}
+
+/// Reads up to these bytes.
+fn read_until(stream: &mut TcpStream, end: &[u8]) {
+    let mut heard = Vec::new();
+    while !heard.ends_with(end) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        heard.extend(byte);
+    }
 }
 
 /// From now on closing is a reset.
@@ -111,6 +137,46 @@ fn a_reset_arrives_as_a_reset() {
     );
     drop(client);
     pair.assert_nothing_is_left();
+}
+
+#[test]
+fn a_reset_arrives_as_a_reset_through_a_tunnel_too() {
+    let pair = Pair::start(&[]);
+    let (client, mut app) = pair.tunnel();
+    reset(client);
+    assert_eq!(read_all(&mut app).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    drop(app);
+    let (mut client, app) = pair.tunnel();
+    reset(app);
+    assert_eq!(
+        read_all(&mut client).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    drop(client);
+    pair.assert_nothing_is_left();
+}
+
+#[test]
+fn a_tunnel_ends_as_every_connection_does() {
+    let pair = Pair::start(&[("LINKERD2_PROXY_TCP_HALF_CLOSED_TIMEOUT", "500ms")]);
+    let (mut client, mut app) = pair.tunnel();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut app).unwrap(), b"");
+    app.write_all(b"and the answer").unwrap();
+    drop(app);
+    assert_eq!(read_all(&mut client).unwrap(), b"and the answer");
+    drop(client);
+
+    let (mut client, mut app) = pair.tunnel();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut app).unwrap(), b"");
+    // The application never ends its side.
+    assert_eq!(
+        read_all(&mut client).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    pair.assert_nothing_is_left();
+    drop(app);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::config::KeepAlive;
 use crate::error::Fault;
 use crate::http::body::{self, Body};
 use crate::http::h2::answer::{Answer, Held};
+use crate::http::h2::backlog::{Claim, Share};
 use crate::http::h2::guard::Guarded;
 use crate::http::h2::send::{self, Broken, Sending};
 use crate::http::h2::slots::{Slot, Slots};
@@ -38,7 +39,7 @@ const UNKNOWN: usize = usize::MAX - 1;
 const MAX_HEADER_LIST: u32 = 16 << 10;
 
 /// Streams that a server usually allows at most, for what their bookkeeping may cost.
-const STREAMS: u32 = 1024;
+pub const STREAMS: u32 = 1024;
 
 /// What is large enough for any path: what a peer may send where windows are to follow the path.
 const WIDE: Windows = Windows {
@@ -51,6 +52,7 @@ const WIDE: Windows = Windows {
 pub struct Connection {
     sender: SendRequest<Bytes>,
     slots: Arc<Slots>,
+    share: Arc<Share>,
     writes: Writes,
 }
 
@@ -60,6 +62,7 @@ pub struct Stream {
     response: ResponseFuture,
     /// Where the body goes; `None`: there is none.
     request: Option<SendStream<Bytes>>,
+    claim: Claim,
     slot: Slot,
     writes: Writes,
     /// Those before it was opened.
@@ -144,10 +147,20 @@ pub enum Unanswered {
     Refused(Fault),
 }
 
+/// The windows of a connection: what discovery says of it goes before what is configured.
+pub fn windows(configured: Windows, params: &Http2Params) -> Windows {
+    let proposed = if params.adaptive_window { WIDE } else { configured };
+    Windows {
+        stream: params.stream_window.unwrap_or(proposed.stream),
+        connection: params.connection_window.unwrap_or(proposed.connection),
+    }
+}
+
 /// Starts HTTP/2 with prior knowledge (RFC 9113 §3.3), and waits until the server has said what it allows. `freed` is
 /// told when a stream has ended where no more were allowed.
 pub async fn connect(
     mut io: Guarded,
+    share: Arc<Share>,
     windows: Windows,
     params: &Http2Params,
     freed: Arc<Notify>,
@@ -181,17 +194,13 @@ pub async fn connect(
     let connection = Connection {
         sender,
         slots,
+        share,
         writes,
     };
     Ok((connection, driver))
 }
 
-fn builder(configured: Windows, params: &Http2Params) -> Builder {
-    let proposed = if params.adaptive_window { WIDE } else { configured };
-    let windows = Windows {
-        stream: params.stream_window.unwrap_or(proposed.stream),
-        connection: params.connection_window.unwrap_or(proposed.connection),
-    };
+fn builder(windows: Windows, params: &Http2Params) -> Builder {
     let mut builder = Builder::new();
     builder
         .enable_push(false)
@@ -230,6 +239,7 @@ impl Connection {
         let mut sender = self.sender.clone();
         match sender.send_request(copy_of_head(request), ended) {
             Ok((response, stream)) => Ok(Stream {
+                claim: self.share.open(response.stream_id().as_u32()),
                 response,
                 request: (!ended).then_some(stream),
                 slot,
@@ -305,8 +315,16 @@ impl Stream {
         if let Some(rest) = sending {
             match ready!(Pin::new(rest).poll(cx)) {
                 Err(Broken::Body(error)) => return Poll::Ready(Err(Unanswered::Request(error))),
-                // If the peer wants no more of it, the answer says why.
-                Ok(()) | Err(Broken::Peer(_)) => *sending = None,
+                Ok(()) => *sending = None,
+                // The peer wants no more of it, and the answer says why. It may have come since it was asked for: a
+                // refusal lets go of no body that nothing was taken from.
+                Err(Broken::Peer(_)) => {
+                    let answered = self.poll_head(cx, interims);
+                    if !matches!(answered, Poll::Ready(Err(_))) {
+                        *sending = None;
+                    }
+                    return answered;
+                }
             }
         }
         Poll::Pending
@@ -329,7 +347,7 @@ impl Stream {
     fn begin(self, response: Response<::h2::RecvStream>, sending: Option<Sending<Body>>) -> Response<Body> {
         let (head, stream) = response.into_parts();
         let held = Held::new(self.slot, sending);
-        let body = match recv::body(stream, &head.headers) {
+        let body = match recv::body(stream, &head.headers, |stream| self.claim.on(stream)) {
             Body::Received(received) => Body::Answer(Answer::new(received, held)),
             ended => ended,
         };
@@ -402,5 +420,50 @@ async fn unanswered(pings: Option<Pings>, slots: &Slots) {
             while_idle,
         }) => keep_alive::unanswered(pings, peer, settings, || while_idle || !slots.is_idle()).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::http::body::testing::Frames;
+    use crate::http::h2::backlog::testing::boundless;
+    use crate::net::io::Io;
+
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    /// RST_STREAM for stream 1, with REFUSED_STREAM.
+    const REFUSAL: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
+
+    #[tokio::test]
+    async fn a_refusal_that_comes_between_the_answer_and_the_body_leaves_the_body_whole() {
+        let (near, mut far) = duplex(1 << 16);
+        far.write_all(SETTINGS).await.unwrap();
+        let share = Share::of_server(&boundless(), 0);
+        let io = Guarded::to_server(Io::pipe(near), 1, share.clone());
+        let (windows, params) = (Windows::of_streams(65_535, 100), Http2Params::default());
+        let connecting = connect(io, share, windows, &params, Arc::default());
+        let (mut connection, driver) = connecting.await.unwrap();
+        let lifetime = Lifetime {
+            idle: Duration::from_secs(60),
+            age: Duration::from_secs(60),
+        };
+        let mut driving = Box::pin(driver.run(lifetime, |_end| {}));
+        let request = Request::post("http://app/").body(Body::Frames(Frames::stuck()));
+        let stream = connection.open(&request.unwrap()).unwrap();
+        assert!((&mut driving).now_or_never().is_none(), "the head has left");
+        // Until the body is asked for, the server has said nothing.
+        let mut body = Body::Frames(Frames::when_asked(move || {
+            far.write_all(REFUSAL).now_or_never().unwrap().unwrap();
+            assert!((&mut driving).now_or_never().is_none());
+        }));
+        let answered = stream.answer(&mut body, &Interims::default()).await;
+        assert!(
+            matches!(answered, Err(Unanswered::Unprocessed(_))),
+            "{answered:?}"
+        );
+        assert!(matches!(body, Body::Frames(_)));
     }
 }

@@ -202,9 +202,9 @@ impl Budgets {
         self.earn(Flood::Ping, 1);
         self.earn(Flood::Priority, 4);
         self.earn(Flood::WindowUpdate, 4);
-        self.earn(Flood::Continuation, 4);
+        self.keep(Flood::Continuation, 4);
         self.keep(Flood::Informational, 3);
-        self.earn(Flood::Other, 4);
+        self.keep(Flood::Other, 4);
     }
 
     fn earn(&mut self, kind: Flood, amount: u32) {
@@ -409,7 +409,8 @@ mod tests {
     #[test]
     fn as_many_streams_as_are_open_may_be_answered_or_reset_at_once() {
         let now = Instant::now();
-        for kinds in [&[HEADERS, HEADERS][..], &[RST_STREAM]] {
+        let answers = [HEADERS, CONTINUATION, CONTINUATION, HEADERS, CONTINUATION];
+        for kinds in [&answers[..], &[RST_STREAM], &[0xbe, HEADERS]] {
             let mut budgets = Budgets::new(Peer::Server, 1, now);
             for n in 0..5_000 {
                 budgets.sent(&frame(HEADERS, 2 * n + 1, 30));

@@ -27,6 +27,9 @@ pub const WINDOW_UPDATE: u8 = 0x8;
 /// CONTINUATION (RFC 9113 §6.10).
 pub const CONTINUATION: u8 = 0x9;
 
+/// The flag of DATA that is padded (RFC 9113 §6.1).
+const PADDED: u8 = 0x8;
+
 /// A frame that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -36,8 +39,16 @@ pub struct Frame<'a> {
     pub stream: u32,
     /// Bytes of its payload.
     pub length: u32,
-    /// The first bytes of a GOAWAY's payload; nothing of any other's.
+    /// The first bytes of a GOAWAY's payload, the length of what DATA is padded with; nothing of any other's.
     pub look: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Bytes of DATA that are neither padding nor its length.
+    pub fn content(&self) -> usize {
+        let padding = self.look.first().map_or(0, |padding| 1 + u32::from(*padding));
+        self.length.saturating_sub(padding) as usize
+    }
 }
 
 /// Walks over the frames of one direction of a connection.
@@ -84,10 +95,10 @@ impl Frames {
             }
             let length = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]);
             let kind = self.head[3];
-            let look = if kind == GOAWAY {
-                LOOK.min(length as usize)
-            } else {
-                0
+            let look = match kind {
+                GOAWAY => LOOK.min(length as usize),
+                DATA if self.head[4] & PADDED != 0 => 1.min(length as usize),
+                _ => 0,
             };
             bytes = self.fill(HEAD + look, bytes);
             if usize::from(self.have) < HEAD + look {

@@ -2,14 +2,19 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::http::h2::backlog::Share;
 use crate::http::h2::flood::{Budgets, Flood, Peer};
-use crate::http::h2::frames::{Frame, Frames, GOAWAY};
+use crate::http::h2::frames::{DATA, Frame, Frames, GOAWAY};
 use crate::net::io::{Activity, Io};
+
+/// What a connection ends with of which too much is unread.
+const UNREAD: &str = "unread";
 
 /// ENHANCE_YOUR_CALM (RFC 9113 §7).
 const ENHANCE_YOUR_CALM: u32 = 0xb;
@@ -21,6 +26,9 @@ pub struct Guarded {
     received: Frames,
     sent: Frames,
     budgets: Budgets,
+    share: Arc<Share>,
+    /// Bytes that have come from the peer.
+    position: u64,
 }
 
 /// What the connection ends with.
@@ -29,22 +37,26 @@ pub struct Guarded {
 pub struct Flooded(&'static str);
 
 impl Guarded {
-    /// A connection that a client opened to us. `scale` multiplies the budgets of [`Flood`]; 0 switches them off.
-    pub fn from_client(io: Io, scale: u32) -> Self {
-        Self::new(io, Peer::Client, scale, Frames::of_client(), Frames::of_server())
+    /// A connection that a client opened to us; what comes on it counts in `share`. `scale` multiplies the budgets of [`Flood`]; 0 switches them off.
+    pub fn from_client(io: Io, scale: u32, share: Arc<Share>) -> Self {
+        let frames = (Frames::of_client(), Frames::of_server());
+        Self::new(io, Peer::Client, scale, frames, share)
     }
 
     /// A connection that we opened to a server.
-    pub fn to_server(io: Io, scale: u32) -> Self {
-        Self::new(io, Peer::Server, scale, Frames::of_server(), Frames::of_client())
+    pub fn to_server(io: Io, scale: u32, share: Arc<Share>) -> Self {
+        let frames = (Frames::of_server(), Frames::of_client());
+        Self::new(io, Peer::Server, scale, frames, share)
     }
 
-    fn new(io: Io, peer: Peer, scale: u32, received: Frames, sent: Frames) -> Self {
+    fn new(io: Io, peer: Peer, scale: u32, (received, sent): (Frames, Frames), share: Arc<Share>) -> Self {
         Self {
             io,
             received,
             sent,
             budgets: Budgets::new(peer, scale, Instant::now()),
+            share,
+            position: 0,
         }
     }
 
@@ -56,13 +68,19 @@ impl Guarded {
     /// Looks at bytes that came from the peer.
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Flood> {
         let (budgets, mut clock, mut flood) = (&mut self.budgets, None, Ok(()));
+        self.position += bytes.len() as u64;
+        let (share, position) = (&self.share, self.position);
         self.received.walk(bytes, |frame| {
+            if frame.kind == DATA {
+                share.arrived(frame.stream, frame.content(), position);
+            }
             if flood.is_ok() {
                 // One reading of the clock for all that has come at once.
                 let clock = &mut clock;
                 flood = budgets.received(&frame, move || *clock.get_or_insert_with(Instant::now));
             }
         });
+        self.share.keep_within();
         flood
     }
 
@@ -82,18 +100,15 @@ impl Guarded {
     }
 
     /// Says goodbye if that can be done without waiting: who floods does not read either.
-    fn end(&mut self, flood: Flood, cx: &mut Context<'_>) -> io::Error {
-        self.io.abused(flood.as_str());
-        tracing::info!(
-            reason = flood.as_str(),
-            "Closing an HTTP/2 connection that its peer floods"
-        );
+    fn end(&mut self, reason: &'static str, cx: &mut Context<'_>) -> io::Error {
+        self.io.abused(reason);
+        tracing::info!(reason, "Closing an HTTP/2 connection that its peer floods");
         if self.sent.is_between() {
             let goodbye = goaway(self.budgets.last_stream());
             let _as_far_as_it_goes = Pin::new(&mut self.io).poll_write(cx, &goodbye);
             let _as_far_as_it_goes = Pin::new(&mut self.io).poll_flush(cx);
         }
-        io::Error::other(Flooded(flood.as_str()))
+        io::Error::other(Flooded(reason))
     }
 }
 
@@ -136,12 +151,24 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         let guarded = &mut *self;
         let before = buf.filled().len();
-        ready!(Pin::new(&mut guarded.io).poll_read(cx, buf))?;
-        let Err(flood) = guarded.receive(&buf.filled()[before..]) else {
-            return Poll::Ready(Ok(()));
+        let read = match Pin::new(&mut guarded.io).poll_read(cx, buf) {
+            Poll::Pending if guarded.share.poll_ending(cx) => Err(UNREAD),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(read) => {
+                read?;
+                let flood = guarded.receive(&buf.filled()[before..]);
+                if guarded.share.is_ending() {
+                    Err(UNREAD)
+                } else {
+                    flood.map_err(Flood::as_str)
+                }
+            }
         };
-        buf.set_filled(before);
-        Poll::Ready(Err(guarded.end(flood, cx)))
+        if let Err(reason) = read {
+            buf.set_filled(before);
+            return Poll::Ready(Err(guarded.end(reason, cx)));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -182,6 +209,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::http::h2::backlog::testing::boundless;
     use crate::http::h2::frames::{PING, PREFACE, SETTINGS};
     use crate::net::io::Meter;
 
@@ -203,7 +231,8 @@ mod tests {
     fn guarded() -> (Guarded, DuplexStream, Arc<Reasons>) {
         let (near, far) = duplex(1 << 20);
         let reasons = Arc::<Reasons>::default();
-        let guarded = Guarded::from_client(Io::pipe(near).metered(reasons.clone()), 1);
+        let io = Io::pipe(near).metered(reasons.clone());
+        let guarded = Guarded::from_client(io, 1, Share::of_client(&boundless(), 0));
         (guarded, far, reasons)
     }
 

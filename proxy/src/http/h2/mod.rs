@@ -2,6 +2,7 @@
 //! what a peer may cost us.
 
 pub mod answer;
+pub mod backlog;
 pub mod client;
 pub mod flood;
 pub mod frames;

@@ -10,13 +10,14 @@ use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::body::{Body, Error};
+use crate::http::h2::backlog::Claim;
 
 /// The rest of a message that is received on a stream.
 ///
 /// A reset is an error unless the message was complete before it: then h2 has its end (RFC 9113 §8.1).
 #[derive(Debug)]
 pub struct Received {
-    stream: RecvStream,
+    stream: Claim,
     /// Bytes to come, if `content-length` says so; h2 sees to it that it says the truth.
     left: Option<u64>,
     expects: Expects,
@@ -29,8 +30,8 @@ enum Expects {
     Nothing,
 }
 
-/// The body of the message that has these fields.
-pub fn body(stream: RecvStream, fields: &HeaderMap) -> Body {
+/// The body of the message that has these fields. If there is one, `claim` enters its stream.
+pub fn body(stream: RecvStream, fields: &HeaderMap, claim: impl FnOnce(RecvStream) -> Claim) -> Body {
     let left = fields
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse().ok());
@@ -38,7 +39,7 @@ pub fn body(stream: RecvStream, fields: &HeaderMap) -> Body {
         return Body::Empty;
     }
     Body::Received(Received {
-        stream,
+        stream: claim(stream),
         left,
         expects: Expects::Data,
     })
@@ -49,8 +50,6 @@ impl Received {
         let Some(data) = ready!(self.stream.poll_data(cx)?) else {
             return Poll::Ready(None);
         };
-        // Who asks for data has room for it, so the peer may send as much again, on the connection too.
-        self.stream.flow_control().release_capacity(data.len())?;
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(data.len() as u64);
         }
@@ -65,7 +64,7 @@ impl Received {
             self.expects = Expects::Trailers;
         }
         if self.expects == Expects::Trailers {
-            let trailers = ready!(self.stream.poll_trailers(cx)?);
+            let trailers = ready!(self.stream.poll_trailers(cx)).transpose()?;
             self.expects = Expects::Nothing;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }

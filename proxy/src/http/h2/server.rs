@@ -18,6 +18,7 @@ use crate::drain::Drain;
 use crate::error::{self, BoxError};
 use crate::http::body::{Body, Track, Tracked};
 use crate::http::closing::Closing;
+use crate::http::h2::backlog::{Backlog, Share};
 use crate::http::h2::guard::Guarded;
 use crate::http::h2::window::Windows;
 use crate::http::h2::{keep_alive, reason, recv, send};
@@ -42,11 +43,13 @@ pub enum Error {
 /// Serves HTTP/2 until the client goes, an error, or the drain's end.
 ///
 /// A connection that is to end says so twice (RFC 9113 §6.8): first that it wants no more streams, and when the client
-/// knows, which was the last one. All up to that one are served, and it ends with them.
+/// knows, which was the last one. All up to that one are served, and it ends with them. One whose client never says that
+/// it knows ends when it has had no stream for a while.
 pub async fn serve<S, F, T>(
     mut io: Io,
     service: S,
     settings: &Http2Server,
+    backlog: &Arc<Backlog>,
     closing: Closing,
     mut drain: Drain,
 ) -> Result<(), Error>
@@ -56,8 +59,11 @@ where
     T: Track + Unpin + Send + 'static,
 {
     let peer = settings.keep_alive.map(|keep_alive| (keep_alive, io.activity()));
-    let io = Guarded::from_client(io, settings.flood_scale);
-    let opening = timeout(settings.preface_timeout, builder(settings).handshake(io));
+    let streams = settings.max_concurrent_streams;
+    let windows = Windows::configured(settings.flow_control, streams);
+    let share = Share::of_client(backlog, windows.spare(streams));
+    let io = Guarded::from_client(io, settings.flood_scale, share.clone());
+    let opening = timeout(settings.preface_timeout, builder(settings, windows).handshake(io));
     let mut connection = opening.await.map_err(|_elapsed| Error::Silent)??;
     let pings = peer.zip(connection.ping_pong());
     let interims = Arc::<Pending>::default();
@@ -83,25 +89,33 @@ where
             accepted = connection.accept() => {
                 let Some(stream) = accepted else { return Ok(()) };
                 let (request, respond) = stream?;
-                tokio::spawn(answer(service.clone(), interims.clone(), request, respond));
+                tokio::spawn(answer(service.clone(), interims.clone(), received(request, &share), respond));
                 used = true;
             }
             () = silent.as_mut() => return Err(Error::Unanswered),
             () = end.as_mut(), if !ending => {
                 connection.graceful_shutdown();
                 ending = true;
+                round.set(rarely(after(Some(PATIENCE))));
             }
-            () = round.as_mut(), if !ending => {
-                if !used && !connection.has_streams() {
+            () = round.as_mut() => {
+                let idle = !used && !connection.has_streams();
+                if idle && ending {
+                    // The client does not answer the PING that h2 asks it with whether it knows.
+                    connection.abrupt_shutdown(Reason::NO_ERROR);
+                } else if idle {
                     connection.graceful_shutdown();
                     ending = true;
                 }
                 used = false;
-                round.set(rarely(after(settings.max_idle)));
+                round.set(rarely(after(if ending { Some(PATIENCE) } else { settings.max_idle })));
             }
         }
     }
 }
+
+/// How long a client that was said goodbye to may have no stream before it is left.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Requests that may be reset before they were looked at: clients of one pod share a connection, and a busy proxy may
 /// find many of theirs at once (CVE-2023-44487 is for `Guarded` to tell).
@@ -109,9 +123,8 @@ const RESET_EARLY: usize = 200;
 /// Streams that we have reset and remember for a second: what still comes for them is nobody's fault.
 const RESET_BY_US: usize = 200;
 
-fn builder(settings: &Http2Server) -> Builder {
+fn builder(settings: &Http2Server, windows: Windows) -> Builder {
     let streams = settings.max_concurrent_streams;
-    let windows = Windows::configured(settings.flow_control, streams);
     let mut builder = Builder::new();
     builder
         .initial_window_size(windows.stream)
@@ -149,7 +162,7 @@ fn around(time: Duration) -> Duration {
 async fn answer<S, F, T>(
     service: S,
     interims: Arc<Pending>,
-    request: Request<RecvStream>,
+    request: Request<Body>,
     mut respond: SendResponse<Bytes>,
 ) where
     S: Fn(Request<Body>, Interims) -> F,
@@ -159,7 +172,7 @@ async fn answer<S, F, T>(
     let begun = {
         let exchange = respond.stream_id().as_u32();
         let passed = Interims::of(&interims, exchange, Version::HTTP_2);
-        let mut responding = pin!(service(received(request), passed));
+        let mut responding = pin!(service(request, passed));
         poll_fn(|cx| {
             let response = responding.as_mut().poll(cx);
             while let Some(interim) = interims.take(exchange) {
@@ -179,9 +192,9 @@ async fn answer<S, F, T>(
     }
 }
 
-fn received(request: Request<RecvStream>) -> Request<Body> {
+fn received(request: Request<RecvStream>, share: &Arc<Share>) -> Request<Body> {
     let (head, stream) = request.into_parts();
-    let body = recv::body(stream, &head.headers);
+    let body = recv::body(stream, &head.headers, |stream| share.accept(stream));
     Request::from_parts(head, body)
 }
 
@@ -227,6 +240,7 @@ mod tests {
     use crate::config::{FlowControl, KeepAlive};
     use crate::drain::{self, Drainer};
     use crate::http::body::End;
+    use crate::http::h2::backlog::testing::boundless;
 
     const SETTINGS: Http2Server = Http2Server {
         preface_timeout: Duration::from_secs(10),
@@ -275,10 +289,18 @@ mod tests {
     {
         let (near, far) = duplex(1 << 20);
         let (drainer, drain) = drain::channel();
-        let served =
-            tokio::spawn(
-                async move { serve(Io::pipe(far), service, &settings, Closing::default(), drain).await },
-            );
+        let backlog = boundless();
+        let served = tokio::spawn(async move {
+            serve(
+                Io::pipe(far),
+                service,
+                &settings,
+                &backlog,
+                Closing::default(),
+                drain,
+            )
+            .await
+        });
         (near, drainer, served)
     }
 
@@ -495,6 +517,30 @@ mod tests {
         pipe.write_all(PREFACE).await.unwrap();
         assert!(matches!(served.await.unwrap(), Err(Error::Unanswered)));
         pipe.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_says_that_it_knows_of_the_goodbye_is_left() {
+        let old = Http2Server {
+            max_age: Some(Duration::from_secs(60)),
+            ..SETTINGS
+        };
+        let idle = Http2Server {
+            max_idle: Some(Duration::from_secs(60)),
+            ..SETTINGS
+        };
+        for settings in [old, idle] {
+            let (mut pipe, _drainer, served) = serving(settings, async |_request, _interims| ok(Body::Empty));
+            pipe.write_all(PREFACE).await.unwrap();
+            let (_, goodbye) = until(&mut pipe, GOAWAY).await;
+            assert_eq!(goodbye, [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+            until(&mut pipe, PING).await;
+            pipe.write_all(&request(1)).await.unwrap();
+            // It was not left while it asked for something.
+            let (_, last) = until(&mut pipe, GOAWAY).await;
+            assert_eq!(last, [0, 0, 0, 1, 0, 0, 0, 0]);
+            served.await.unwrap().unwrap();
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::io::duplex;
 
 use crate::http::body::{Body, Error};
+use crate::http::h2::backlog::testing::claim;
 use crate::http::h2::{reason, recv, send};
 
 /// Both ends of a stream whose request has begun: what the client sends on and hears, and the server's side.
@@ -44,7 +45,7 @@ async fn stream() -> Stream {
 }
 
 fn received(body: RecvStream) -> Body {
-    recv::body(body, &HeaderMap::new())
+    recv::body(body, &HeaderMap::new(), claim)
 }
 
 /// A body of so many frames of 16 KiB each, which counts how many have been taken from it.

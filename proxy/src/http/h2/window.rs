@@ -17,6 +17,8 @@ pub struct Windows {
 
 /// As large as no sum of streams is in practice. A peer that counts in signed numbers has room above.
 const BOUNDLESS: u32 = 1 << 30;
+/// The smallest that a stream gets, bytes: the largest frame that everybody takes.
+const SMALL: u32 = 16 << 10;
 /// The largest that the protocol knows (RFC 9113 §6.9.1).
 const LARGEST: u32 = (1 << 31) - 1;
 
@@ -35,6 +37,18 @@ impl Windows {
             FlowControl::Streams(stream) => Self::of_streams(stream, streams),
             FlowControl::Fixed { stream, connection } => Self { stream, connection },
         }
+    }
+
+    /// Bytes of a stream's window that it can do without when memory is short: 16 KiB are enough to go on. None where
+    /// what `streams` of them keep back could use up the connection's.
+    pub fn spare(self, streams: u32) -> usize {
+        let bounded = u64::from(self.stream) * u64::from(streams) > u64::from(self.connection);
+        let spare = if bounded {
+            0
+        } else {
+            self.stream.saturating_sub(SMALL)
+        };
+        spare as usize
     }
 
     /// How many bytes of bookkeeping for small DATA frames that nobody has read yet a connection may cost: half of what
@@ -66,6 +80,16 @@ mod tests {
             assert!(windows.connection / stream >= streams, "{windows:?}");
         }
         assert_eq!(Windows::of_streams(LARGEST, u32::MAX).connection, LARGEST);
+    }
+
+    #[test]
+    fn what_streams_keep_back_never_uses_up_the_connection() {
+        let windows = Windows::of_streams(262_144, 1_024);
+        assert_eq!(windows.spare(1_024), 245_760);
+        assert_eq!(Windows::of_streams(1, 1_024).spare(1_024), 0);
+        let (stream, connection) = (65_536, 1 << 20);
+        assert_eq!(Windows { stream, connection }.spare(16), 49_152);
+        assert_eq!(Windows { stream, connection }.spare(17), 0);
     }
 
     #[test]

@@ -90,6 +90,12 @@ impl Guard {
         self.io.readable().await;
     }
 
+    /// The connection itself, for a tunnel; what hyper has not been given is put back in front.
+    pub fn into_io(mut self) -> Io {
+        self.io.unread(self.held);
+        self.io
+    }
+
     /// Requests that hyper has been given, the one that stands for a refusal among them.
     fn requests(&self) -> u64 {
         self.gate.heads() + u64::from(self.refused)

@@ -110,6 +110,12 @@ impl Link {
         }
     }
 
+    /// The connection itself, for a tunnel; what hyper has not been given is put back in front.
+    pub fn into_io(mut self) -> Io {
+        self.io.unread(self.held);
+        self.io
+    }
+
     /// Takes interim heads from the front of what is held, as they are wanted. `true`: the answer begins there.
     fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {

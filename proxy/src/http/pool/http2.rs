@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::{self, Body};
+use crate::http::h2::backlog::Share;
 use crate::http::h2::client::{self, Connection, Driver, End, Lifetime, Stream, Unanswered, Unopened};
 use crate::http::h2::guard::Guarded;
 use crate::http::h2::head;
@@ -148,7 +149,8 @@ impl Connections {
         Ok(None)
     }
 
-    /// Waits for a stream: for a new connection while there may be one more, and for room on those that there are.
+    /// Waits for a stream: for a new connection while there may be one more, and for room on those that there are. After
+    /// the deadline no other connection is opened, however fast a server ends each that it has taken.
     async fn wait(
         self: &Arc<Self>,
         request: &Request<Body>,
@@ -156,7 +158,7 @@ impl Connections {
     ) -> Result<(Id, Stream), Failed> {
         let deadline = Instant::now() + self.settings.fail_fast;
         let mut counted = false;
-        let mut may_open = true;
+        let (mut may_open, mut tried) = (true, false);
         loop {
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
@@ -168,9 +170,11 @@ impl Connections {
             if let Some(opened) = opened? {
                 return Ok(opened);
             }
-            let opening = if may_open { self.opening() } else { None };
+            let late = tried && Instant::now() >= deadline;
+            let opening = if may_open && !late { self.opening() } else { None };
             match opening {
                 Some(opening) => {
+                    tried = true;
                     let opened = tokio::select! {
                         opened = opening => opened,
                         () = freed => continue,
@@ -231,8 +235,10 @@ impl Connections {
     }
 
     async fn handshake(&self, io: Io) -> Result<(Connection, Driver), Fault> {
-        let io = Guarded::to_server(io, self.settings.flood_scale);
-        let connecting = client::connect(io, self.settings.windows, &self.params, self.freed.clone());
+        let windows = client::windows(self.settings.windows, &self.params);
+        let share = Share::of_server(&self.settings.backlog, windows.spare(client::STREAMS));
+        let io = Guarded::to_server(io, self.settings.flood_scale, share.clone());
+        let connecting = client::connect(io, share, windows, &self.params, self.freed.clone());
         match timeout(self.dial.options.timeout, connecting).await {
             Ok(connected) => connected.map_err(|error| Fault::because(Kind::Connect, Side::Server, error)),
             Err(_elapsed) => {
@@ -327,7 +333,7 @@ fn reset(side: Side, error: impl Into<crate::error::BoxError>) -> Fault {
 }
 
 fn no_room() -> Fault {
-    let text = "every HTTP/2 connection has as many streams as the server allows (LINKERD2_PROXY_HTTP2_MAX_CONNECTIONS_PER_ENDPOINT)";
+    let text = "every HTTP/2 connection has as many streams as the server allows, or was ended by it (LINKERD2_PROXY_HTTP2_MAX_CONNECTIONS_PER_ENDPOINT)";
     Fault::because(Kind::FailFast, Side::Server, text)
 }
 

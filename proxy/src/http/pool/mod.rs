@@ -40,7 +40,7 @@ impl Pool {
     pub fn new(dial: Dial, settings: Settings, params: Http2Params, metrics: PoolMetrics) -> Self {
         let dial = Arc::new(dial);
         Self {
-            http1: http1::Connections::new(dial.clone(), settings),
+            http1: http1::Connections::new(dial.clone(), settings.clone()),
             http2: http2::Connections::new(dial.clone(), settings, params, metrics),
             dial,
         }

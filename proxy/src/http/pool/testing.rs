@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use outrigger_policy::endpoint::Http2Params;
 
+use crate::http::h2::backlog::testing::boundless;
 use crate::http::h2::client::Lifetime;
 use crate::http::h2::window::Windows;
 use crate::http::pool::metrics::{Metrics, PoolMetrics};
@@ -49,6 +50,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         max_idle: 10,
         idle_timeout: Duration::from_secs(3),
+        backlog: boundless(),
         windows: Windows {
             stream: 65_535,
             connection: 1_048_576,

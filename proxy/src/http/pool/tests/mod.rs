@@ -15,6 +15,7 @@ use http::{HeaderMap, Request};
 use tokio::io::duplex;
 
 use crate::http::body::Body;
+use crate::http::h2::backlog::testing::claim;
 use crate::http::h2::recv;
 
 /// A body that has not begun, and what its sender sends it with.
@@ -30,6 +31,6 @@ async fn unbegun() -> (Body, SendStream<Bytes>, Box<dyn Any + Send>) {
     tokio::spawn(connection);
     let (response, stream) = sender.send_request(Request::new(()), false).unwrap();
     let (request, respond) = serving.await.unwrap();
-    let body = recv::body(request.into_body(), &HeaderMap::new());
+    let body = recv::body(request.into_body(), &HeaderMap::new(), claim);
     (body, stream, Box::new((sender, response, respond)))
 }

@@ -129,6 +129,22 @@ async fn a_request_that_finds_no_room_fails_in_time() {
     hanging.abort();
 }
 
+#[tokio::test]
+async fn who_has_waited_long_enough_opens_no_other_connection() {
+    let (listener, addr) = frames::listen().await;
+    let settings = Settings {
+        fail_fast: Duration::ZERO,
+        ..settings()
+    };
+    let (dial, params) = (dial(addr, PATIENCE), Http2Params::default());
+    let pool = Arc::new(Pool::new(dial, settings, params, metrics()));
+    let request = get(&pool);
+    let _server = frames::accept(&listener, 0).await;
+    let failed = request.await.unwrap().unwrap_err();
+    assert_eq!((failed.fault.kind, failed.unsent), (Kind::FailFast, true));
+    assert_eq!(pool.connections(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_says_nothing_gets_no_request() {
     let (listener, addr) = frames::listen().await;

@@ -1,0 +1,681 @@
+//! What has come on HTTP/2 streams and nobody has read: its memory is counted, and bounded over all connections.
+//!
+//! Up to half of the bound, who reads a stream gives its whole window back. Beyond, 16 KiB of it and no more, so that
+//! readers that are only slow hold less and less, and nobody waits for good. At the bound, streams are given up that have
+//! waited longest, on connections that hold more than their part: those whose readers have stopped. h2 keeps frames in a
+//! table that never shrinks; a connection whose table alone is more than its part is ended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+
+use ::h2::RecvStream;
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use http::HeaderMap;
+
+use crate::http::body::Error;
+use crate::telemetry::labels::Direction;
+use crate::telemetry::{Counter, Family, Gauge, Name, Registry};
+
+/// What h2 reads into at a time, bytes. However little is left unread in it, all of it stays.
+const CHUNK: usize = 16 << 10;
+/// What h2's table of frames takes for each that it had room for at any time, bytes.
+const SLOT: usize = 320;
+/// The least that the table has room for.
+const SLOTS: usize = 4;
+
+const GIVEN_UP: &str = "too much had come that nobody read (LINKERD2_PROXY_HTTP2_MAX_UNREAD_BYTES)";
+
+/// The memory that may wait unread in one direction.
+#[derive(Debug)]
+pub struct Backlog {
+    limit: usize,
+    metrics: Handles,
+    /// Counts what happens, to tell who has waited longest.
+    turn: AtomicU64,
+    shares: Mutex<Vec<Weak<Share>>>,
+}
+
+/// The part that one connection has in it.
+#[derive(Debug)]
+pub struct Share {
+    backlog: Arc<Backlog>,
+    /// Bytes of a stream's window that it can do without.
+    spare: usize,
+    state: Mutex<State>,
+    /// The connection is to end, and who reads from it is to be told.
+    ending: AtomicBool,
+    reader: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    streams: HashMap<u32, Stream>,
+    /// What has come on streams that have not been accepted yet.
+    early: BTreeMap<u32, Unread>,
+    /// Streams above this have not been accepted, and may be.
+    accepted: u32,
+    /// Bytes of memory, of all streams and the table of frames.
+    held: usize,
+    /// Frames that are unread, and those that the table has had room for.
+    frames: usize,
+    slots: usize,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    unread: Unread,
+    /// Bytes that were read, and not given back to the peer's window.
+    kept_back: usize,
+    /// There is none before the head of an answer has come.
+    received: Option<RecvStream>,
+    given_up: bool,
+}
+
+/// What has come on a stream and was not read.
+#[derive(Debug, Default)]
+struct Unread {
+    frames: usize,
+    bytes: usize,
+    memory: usize,
+    /// How many bytes had come on the connection when the last of these did.
+    position: u64,
+    /// The turn in which somebody last read, or what is unread began to wait.
+    since: u64,
+}
+
+/// A stream that may be read.
+#[derive(Debug)]
+pub struct Claim {
+    share: Arc<Share>,
+    stream: u32,
+}
+
+impl Backlog {
+    /// Nothing has come yet; at most `limit` bytes of memory may wait.
+    pub fn new(limit: usize, metrics: Handles) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            metrics,
+            turn: AtomicU64::new(0),
+            shares: Mutex::default(),
+        })
+    }
+
+    fn held(&self) -> usize {
+        usize::try_from(self.metrics.held.value()).unwrap_or(0)
+    }
+
+    fn is_short(&self) -> bool {
+        self.held() > self.limit / 2
+    }
+
+    fn hold(&self, memory: usize) {
+        self.metrics.held.add(memory as i64);
+    }
+
+    fn free(&self, memory: usize) {
+        self.metrics.held.add(-(memory as i64));
+    }
+
+    fn turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn enter(&self, share: &Arc<Share>) {
+        let mut shares = lock(&self.shares);
+        if shares.len() == shares.capacity() {
+            shares.retain(|share| share.strong_count() > 0);
+        }
+        shares.push(Arc::downgrade(share));
+    }
+
+    /// Sees to it that no more than the limit is held. What has not been looked at by then is what threads have read at
+    /// this moment.
+    fn keep_within(&self) {
+        if self.held() <= self.limit {
+            return;
+        }
+        let shares = lock(&self.shares);
+        // Somebody else may have made room meanwhile.
+        if self.held() <= self.limit {
+            return;
+        }
+        let open: Vec<Arc<Share>> = shares.iter().filter_map(Weak::upgrade).collect();
+        let given_up = self.make_room(&open);
+        self.metrics.full.inc();
+        self.metrics.given_up.add(given_up as u64);
+        tracing::warn!(
+            given_up,
+            limit = self.limit,
+            "Giving up HTTP/2 streams that nobody reads: together they hold too much memory \
+             (LINKERD2_PROXY_HTTP2_MAX_UNREAD_BYTES)"
+        );
+    }
+
+    /// Gives up streams until a quarter is free, those first that have waited longest, and none of connections that hold
+    /// no more than their part; how many.
+    fn make_room(&self, open: &[Arc<Share>]) -> usize {
+        let mut held: Vec<usize> = open.iter().map(|share| lock(&share.state).held).collect();
+        let room = self.limit / 4 * 3;
+        let part = part(held.clone(), room);
+        let mut excess = held.iter().sum::<usize>().saturating_sub(room);
+        let mut waiting = Vec::new();
+        for (at, share) in open.iter().enumerate() {
+            if held[at] > part {
+                share.waiting(|since, stream| waiting.push((since, at, stream)));
+            }
+        }
+        waiting.sort_unstable();
+        let mut given_up = 0;
+        for (_, at, stream) in waiting {
+            if excess == 0 {
+                break;
+            }
+            if held[at] > part {
+                let freed = open[at].give_up(stream);
+                held[at] = held[at].saturating_sub(freed);
+                excess = excess.saturating_sub(freed);
+                given_up += 1;
+            }
+        }
+        for (share, held) in open.iter().zip(held) {
+            if excess > 0 && held > part {
+                excess = excess.saturating_sub(held);
+                share.end();
+            }
+        }
+        given_up
+    }
+}
+
+/// What each may hold so that all hold `total`, if who holds less gives nothing.
+fn part(mut held: Vec<usize>, total: usize) -> usize {
+    held.sort_unstable();
+    let (mut left, mut sharing) = (total, held.len());
+    for held in held {
+        let fair = left / sharing;
+        if held > fair {
+            return fair;
+        }
+        left -= held;
+        sharing -= 1;
+    }
+    usize::MAX
+}
+
+impl Share {
+    /// Of a connection that a client opened to us. `spare`: bytes of a stream's window that it can do without.
+    pub fn of_client(backlog: &Arc<Backlog>, spare: usize) -> Arc<Self> {
+        Self::new(backlog, spare, 0)
+    }
+
+    /// Of a connection that we opened to a server.
+    pub fn of_server(backlog: &Arc<Backlog>, spare: usize) -> Arc<Self> {
+        // It opens no streams.
+        Self::new(backlog, spare, u32::MAX)
+    }
+
+    fn new(backlog: &Arc<Backlog>, spare: usize, accepted: u32) -> Arc<Self> {
+        let state = State {
+            accepted,
+            ..State::default()
+        };
+        let share = Arc::new(Self {
+            backlog: backlog.clone(),
+            spare,
+            state: Mutex::new(state),
+            ending: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+        });
+        backlog.enter(&share);
+        share
+    }
+
+    /// DATA has come on a stream, with so many bytes of content. `position` is how many bytes have come on the connection.
+    pub fn arrived(&self, stream: u32, bytes: usize, position: u64) {
+        if bytes == 0 || self.is_ending() {
+            return;
+        }
+        let mut locked = lock(&self.state);
+        let state = &mut *locked;
+        let unread = match state.streams.get_mut(&stream) {
+            Some(stream) if stream.given_up => return,
+            Some(stream) => &mut stream.unread,
+            None if stream > state.accepted => state.early.entry(stream).or_default(),
+            // It was given up or has ended: h2 throws away what still comes.
+            None => return,
+        };
+        let mut memory = unread.add(bytes, position, self.backlog.turn());
+        state.frames += 1;
+        if state.frames > state.slots {
+            // It doubles.
+            let more = state.slots.max(SLOTS);
+            state.slots += more;
+            memory += more * SLOT;
+        }
+        state.held += memory;
+        self.backlog.hold(memory);
+    }
+
+    /// Called when what was read from the peer has been looked at.
+    pub fn keep_within(&self) {
+        self.backlog.keep_within();
+    }
+
+    /// A stream that the client has opened.
+    pub fn accept(self: &Arc<Self>, received: RecvStream) -> Claim {
+        let stream = received.stream_id().as_u32();
+        let mut state = lock(&self.state);
+        state.accepted = state.accepted.max(stream);
+        let mut unread = Unread::default();
+        // Streams are accepted in the order of their numbers. Those passed over were refused.
+        while let Some(first) = state.early.first_entry()
+            && *first.key() <= stream
+        {
+            let (id, early) = first.remove_entry();
+            if id == stream {
+                unread = early;
+            } else {
+                self.backlog.free(state.forget(&early));
+            }
+        }
+        let entered = Stream {
+            unread,
+            received: Some(received),
+            ..Stream::default()
+        };
+        state.streams.insert(stream, entered);
+        self.clone().claim(stream)
+    }
+
+    /// A stream that we have opened.
+    pub fn open(self: &Arc<Self>, stream: u32) -> Claim {
+        lock(&self.state).streams.insert(stream, Stream::default());
+        self.clone().claim(stream)
+    }
+
+    fn claim(self: Arc<Self>, stream: u32) -> Claim {
+        Claim { share: self, stream }
+    }
+
+    /// Shows each stream of which something is unread, and since when.
+    fn waiting(&self, mut seen: impl FnMut(u64, u32)) {
+        for (id, stream) in &lock(&self.state).streams {
+            if stream.unread.memory > 0 {
+                seen(stream.unread.since, *id);
+            }
+        }
+    }
+
+    /// Drops what is unread of a stream; how much memory that was.
+    fn give_up(&self, stream: u32) -> usize {
+        let mut state = lock(&self.state);
+        let Some(stream) = state.streams.get_mut(&stream) else {
+            return 0;
+        };
+        stream.given_up = true;
+        let (unread, received) = (mem::take(&mut stream.unread), stream.received.take());
+        let memory = state.forget(&unread);
+        self.backlog.free(memory);
+        // h2 has a lock of its own, which the stream's end takes.
+        drop(state);
+        drop(received);
+        memory
+    }
+}
+
+impl Share {
+    /// Ends the connection, which counts as gone from now on.
+    fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        let mut state = lock(&self.state);
+        self.backlog.free(mem::take(&mut state.held));
+        let streams: Vec<RecvStream> = state.streams.values_mut().filter_map(Stream::end).collect();
+        state.early.clear();
+        // h2 has a lock of its own, which the streams' end takes.
+        drop(state);
+        drop(streams);
+        self.reader.wake();
+    }
+
+    /// Whether the connection is to end.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Has the task that reads from the connection told when it is to end; whether it is already.
+    pub fn poll_ending(&self, cx: &mut Context<'_>) -> bool {
+        self.reader.register(cx.waker());
+        self.is_ending()
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.backlog.free(lock(&self.state).held);
+    }
+}
+
+impl State {
+    /// Nobody will read this any more, and nothing is kept of it; how much memory that was.
+    fn forget(&mut self, unread: &Unread) -> usize {
+        self.frames = self.frames.saturating_sub(unread.frames);
+        self.held -= unread.memory;
+        unread.memory
+    }
+}
+
+impl Unread {
+    /// Takes a frame in; the memory that it costs.
+    ///
+    /// Frames that were read together lie together. One that comes alone may keep all that was read with it.
+    fn add(&mut self, bytes: usize, position: u64, turn: u64) -> usize {
+        if self.bytes == 0 {
+            self.since = turn;
+        }
+        let apart = usize::try_from(position - self.position).unwrap_or(CHUNK);
+        let memory = bytes + apart.min(CHUNK);
+        self.frames += 1;
+        self.position = position;
+        self.bytes += bytes;
+        self.memory += memory;
+        memory
+    }
+
+    /// So much was read; the memory that this has freed.
+    fn remove(&mut self, bytes: usize, turn: u64) -> usize {
+        let freed = if bytes < self.bytes {
+            let share = self.memory as u128 * bytes as u128 / self.bytes as u128;
+            usize::try_from(share).unwrap_or(self.memory)
+        } else {
+            self.memory
+        };
+        self.frames = self.frames.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.memory -= freed;
+        self.since = turn;
+        freed
+    }
+}
+
+impl Stream {
+    /// What is to be dropped of it when its connection ends.
+    fn end(&mut self) -> Option<RecvStream> {
+        self.given_up = true;
+        self.unread = Unread::default();
+        self.received.take()
+    }
+
+    /// So much was read; how much the peer may send in its place, if `keep` of the window is to be kept back.
+    fn give_back(&mut self, bytes: usize, keep: usize) -> usize {
+        self.kept_back += bytes;
+        let back = self.kept_back.saturating_sub(keep);
+        self.kept_back -= back;
+        back
+    }
+}
+
+impl Claim {
+    /// What there is to read on it, once the head of an answer has come.
+    #[must_use]
+    pub fn on(self, received: RecvStream) -> Self {
+        if let Some(stream) = lock(&self.share.state).streams.get_mut(&self.stream)
+            && !stream.given_up
+        {
+            stream.received = Some(received);
+        }
+        self
+    }
+
+    /// The next piece of content.
+    pub fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let backlog = &self.share.backlog;
+        let mut locked = lock(&self.share.state);
+        let state = &mut *locked;
+        let Some(stream) = state.streams.get_mut(&self.stream) else {
+            return Poll::Ready(None);
+        };
+        let Some(received) = &mut stream.received else {
+            return Poll::Ready(Some(Err(Error::Proxy(GIVEN_UP))));
+        };
+        let Some(data) = ready!(received.poll_data(cx)?) else {
+            return Poll::Ready(None);
+        };
+        let before = stream.unread.frames;
+        let freed = stream.unread.remove(data.len(), backlog.turn());
+        state.frames = state.frames.saturating_sub(before - stream.unread.frames);
+        state.held -= freed;
+        backlog.free(freed);
+        // Who asks for data has room for it, so the peer may send as much again, on the connection too.
+        let keep = if backlog.is_short() { self.share.spare } else { 0 };
+        let back = stream.give_back(data.len(), keep);
+        if let Some(received) = &mut stream.received
+            && back > 0
+        {
+            received.flow_control().release_capacity(back)?;
+        }
+        Poll::Ready(Some(Ok(data)))
+    }
+
+    /// What comes behind all content.
+    pub fn poll_trailers(&self, cx: &mut Context<'_>) -> Poll<Option<Result<HeaderMap, Error>>> {
+        let mut state = lock(&self.share.state);
+        match state.streams.get_mut(&self.stream) {
+            Some(Stream {
+                received: Some(received),
+                ..
+            }) => Poll::Ready(
+                ready!(received.poll_trailers(cx))
+                    .map_err(Error::from)
+                    .transpose(),
+            ),
+            Some(_) => Poll::Ready(Some(Err(Error::Proxy(GIVEN_UP)))),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// Whether everything has been read.
+    pub fn is_end_stream(&self) -> bool {
+        let state = lock(&self.share.state);
+        let received = state
+            .streams
+            .get(&self.stream)
+            .and_then(|stream| stream.received.as_ref());
+        received.is_some_and(RecvStream::is_end_stream)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut state = lock(&self.share.state);
+        let removed = state.streams.remove(&self.stream);
+        if let Some(stream) = &removed {
+            self.share.backlog.free(state.forget(&stream.unread));
+        }
+        // h2 has a lock of its own, which the stream's end takes.
+        drop(state);
+        drop(removed);
+    }
+}
+
+/// The families.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    held: Family<Direction, Gauge>,
+    full: Family<Direction, Counter>,
+    given_up: Family<Direction, Counter>,
+}
+
+/// The handles of one direction.
+#[derive(Clone, Debug, Default)]
+pub struct Handles {
+    held: Arc<Gauge>,
+    full: Arc<Counter>,
+    given_up: Arc<Counter>,
+}
+
+impl Metrics {
+    /// Registers the families.
+    pub fn register(registry: &mut Registry) -> Self {
+        Self {
+            held: registry.gauge(
+                Name::classic("outrigger_http2_unread_bytes"),
+                "Memory of what has come on HTTP/2 streams and was not read yet, about",
+            ),
+            full: registry.counter(
+                Name::classic("outrigger_http2_unread_full_total"),
+                "How often what was unread had reached LINKERD2_PROXY_HTTP2_MAX_UNREAD_BYTES, and streams were given up",
+            ),
+            given_up: registry.counter(
+                Name::classic("outrigger_http2_unread_streams_given_up_total"),
+                "HTTP/2 streams that were given up since nobody read them while memory was short",
+            ),
+        }
+    }
+
+    /// The handles of one direction.
+    pub fn of(&self, direction: Direction) -> Handles {
+        Handles {
+            held: self.held.handle(direction),
+            full: self.full.handle(direction),
+            given_up: self.given_up.handle(direction),
+        }
+    }
+}
+
+/// A lock whose holder panicked is as good as any: at worst its count is off.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// As much as comes.
+    pub(crate) fn boundless() -> Arc<Backlog> {
+        Backlog::new(usize::MAX, Handles::default())
+    }
+
+    /// Reads a stream of a client.
+    pub(crate) fn claim(received: RecvStream) -> Claim {
+        Share::of_client(&boundless(), 0).accept(received)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_least_gives_nothing() {
+        assert_eq!(part(vec![1, 2, 3], 6), usize::MAX);
+        assert_eq!(part(vec![1, 2, 30], 10), 7);
+        assert_eq!(part(vec![30, 1, 30], 11), 5);
+        assert_eq!(part(vec![5; 4], 4), 1);
+        assert_eq!(part(Vec::new(), 0), usize::MAX);
+    }
+
+    /// A bound of so many bytes, and what is counted.
+    fn backlog(limit: usize) -> (Arc<Backlog>, Handles) {
+        let handles = Handles::default();
+        (Backlog::new(limit, handles.clone()), handles)
+    }
+
+    #[test]
+    fn what_comes_together_lies_together_and_what_comes_alone_keeps_what_it_came_with() {
+        let (backlog, handles) = backlog(usize::MAX);
+        let share = Share::of_server(&backlog, 0);
+        let claims = [share.open(1), share.open(3)];
+        // A thousand small frames in one read, and one in each of ten reads.
+        for _ in 0..1_000 {
+            share.arrived(1, 1, 10_000);
+        }
+        let together = 1_000 + 10_000 + 1_024 * SLOT;
+        assert_eq!(handles.held.value(), together as i64);
+        for read in 1..=10 {
+            share.arrived(3, 1, 10_000 + read * (1 << 20));
+        }
+        let apart = 10 * (1 + CHUNK);
+        assert_eq!(handles.held.value(), (together + apart) as i64);
+        drop(claims);
+        assert_eq!(handles.held.value(), 1_024 * SLOT as i64, "the table stays");
+        drop(share);
+        assert_eq!(handles.held.value(), 0);
+    }
+
+    #[test]
+    fn a_connection_whose_table_of_frames_is_more_than_its_part_ends() {
+        let (backlog, handles) = backlog(1_000 * SLOT);
+        let [tiny, other] = [0; 2].map(|_| Share::of_server(&backlog, 0));
+        let (claim, modest) = (tiny.open(1), other.open(1));
+        other.arrived(1, 10, 10);
+        for _ in 0..1_500 {
+            tiny.arrived(1, 1, 100);
+            tiny.keep_within();
+            assert!(handles.held.value() <= 1_000 * SLOT as i64);
+        }
+        assert!(tiny.is_ending() && !other.is_ending());
+        drop((claim, tiny));
+        assert_eq!(handles.held.value(), 20 + (SLOTS * SLOT) as i64);
+        drop((modest, other));
+        assert_eq!(handles.held.value(), 0);
+    }
+
+    #[test]
+    fn what_was_read_is_free_again_to_the_last_byte() {
+        let mut unread = Unread::default();
+        let held: usize = (1..=3).map(|n| unread.add(100, n * 1_000, n)).sum();
+        let freed: usize = [99, 1, 50, 150].map(|bytes| unread.remove(bytes, 4)).iter().sum();
+        assert_eq!((held, unread.memory), (freed, 0));
+    }
+
+    #[test]
+    fn what_comes_for_streams_that_are_gone_is_not_held() {
+        let (backlog, handles) = backlog(usize::MAX);
+        let share = Share::of_server(&backlog, 0);
+        drop(share.open(1));
+        share.arrived(1, 100, 100);
+        assert_eq!(handles.held.value(), 0);
+    }
+
+    #[test]
+    fn what_has_waited_longest_is_given_up_where_more_is_held_than_a_fair_part() {
+        let (backlog, handles) = backlog(400_000);
+        let [modest, busy, greedy] = [0; 3].map(|_| Share::of_server(&backlog, 0));
+        let old = modest.open(1);
+        modest.arrived(1, 16_000, 16_000);
+        let stopped: Vec<Claim> = (0..30).map(|n| greedy.open(2 * n + 1)).collect();
+        for n in 0..30 {
+            // Streams that somebody reads hold as much, and never for long.
+            let read = busy.open(2 * n + 1);
+            for position in 1..=4 {
+                busy.arrived(2 * n + 1, 16_000, u64::from(n) * 64_000 + position * 16_000);
+            }
+            greedy.arrived(2 * n + 1, 16_000, u64::from(n) * 16_000);
+            greedy.keep_within();
+            assert!(handles.held.value() <= 400_000);
+            assert!(!lock(&busy.state).streams[&read.stream].given_up);
+        }
+        let given_up = |claim: &Claim| lock(&claim.share.state).streams[&claim.stream].given_up;
+        assert!(!given_up(&old));
+        let first_kept = stopped.iter().position(|claim| !given_up(claim)).unwrap();
+        assert!(first_kept > 0);
+        assert!(!stopped[first_kept..].iter().any(given_up));
+        assert_eq!(handles.given_up.value(), first_kept as u64);
+        drop((old, stopped, modest, busy, greedy));
+        assert_eq!(handles.held.value(), 0);
+    }
+
+    #[test]
+    fn a_window_is_kept_back_while_memory_is_short_and_given_back_when_it_is_not() {
+        let mut stream = Stream::default();
+        let back: usize = (0..30).map(|_| stream.give_back(10_000, 240_000)).sum();
+        assert_eq!(back, 60_000);
+        assert_eq!(stream.give_back(10_000, 0), 250_000);
+    }
+}
