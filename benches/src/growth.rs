@@ -342,7 +342,11 @@ endpoints: [{{ addresses: [{ip}], conditions: {{ ready: true }}, targetRef: {{ k
 /// A service with its only endpoint, which takes turns between two ports.
 fn service(n: usize, turn: usize, ip: Ipv4Addr) -> String {
     let name = format!("app-{n}");
-    let port = if turn % 2 == 0 { HTTP_PORT } else { MORE_PORTS };
+    let port = if turn.is_multiple_of(2) {
+        HTTP_PORT
+    } else {
+        MORE_PORTS
+    };
     let service = manifest::service(&name, cluster_ip(n), HTTP_PORT, HTTP_PORT);
     format!("{service}---\n{}", slice(&name, n, port, ip))
 }
