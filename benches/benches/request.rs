@@ -28,6 +28,7 @@ use outrigger_policy::route::RouteTable;
 use outrigger_proxy::config::Config;
 use outrigger_proxy::control::{self, Discovery};
 use outrigger_proxy::drain::{self, Drainer};
+use outrigger_proxy::http::h2::backlog;
 use outrigger_proxy::http::http1::client::Http1;
 use outrigger_proxy::http::pool;
 use outrigger_proxy::live::Live;
@@ -108,6 +109,7 @@ impl Proxy {
             pools: pool::metrics::Metrics::register(&mut registry).pools(Direction::Outbound),
             tcp_routes: TcpRouteMetrics::register(&mut registry),
             balancers: BalancerMetrics::register(&mut registry),
+            unread: backlog::Metrics::register(&mut registry).of(Direction::Outbound),
         };
         let credentials = credentials();
         let discovery = Discovery::start(&config.control, &credentials, &metrics, control.handle()).unwrap();
