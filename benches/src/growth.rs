@@ -178,10 +178,14 @@ fn point(site: &Site, dimension: Dimension, size: usize, seconds: u64) -> Result
     };
     let stage = Stage::start(site, 1, more)?;
     stage.write(dimension, size, 0);
-    let path = format!("/{}", size - 1);
+    let last = if dimension == Dimension::Routes {
+        size - 1
+    } else {
+        0
+    };
+    let path = format!("/{last}");
     match dimension {
-        Dimension::Connections => {}
-        Dimension::Routes => stage.until(stage.service, &path, |answer| {
+        Dimension::Connections | Dimension::Routes => stage.until(stage.service, &path, |answer| {
             !answer.header("x-route").is_empty()
         }),
         // Each has got a connection.
@@ -236,16 +240,16 @@ impl Stage {
     /// Writes what there are many of; of the last of them something is different each turn.
     fn write(&self, dimension: Dimension, size: usize, turn: usize) {
         let ip = self.server.ip();
-        let changed = |n| if n + 1 == size { turn } else { 0 };
-        let one = |n| match dimension {
-            Dimension::Connections | Dimension::Routes => route(n, changed(n)),
-            Dimension::Endpoints => slice("app", n, MORE_PORTS + (n + changed(n) % 2) as u16, ip),
-            Dimension::Destinations => service(n, changed(n), ip),
-        };
         let many = if dimension == Dimension::Connections {
             1
         } else {
             size
+        };
+        let changed = |n| if n + 1 == many { turn } else { 0 };
+        let one = |n| match dimension {
+            Dimension::Connections | Dimension::Routes => route(n, changed(n)),
+            Dimension::Endpoints => slice("app", n, MORE_PORTS + (n + changed(n) % 2) as u16, ip),
+            Dimension::Destinations => service(n, changed(n), ip),
         };
         let text: Vec<_> = (0..many).map(one).collect();
         self.mesh.write("many.yaml", &text.join("---\n"));
