@@ -323,8 +323,10 @@ fn requests(proxy: &Meshed) -> f64 {
 fn cpu(proxy: &Meshed) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", proxy.proxy().pid())).unwrap();
     let of_thread = |task: std::io::Result<fs::DirEntry>| -> u64 {
-        let stat = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
-        stat.split(' ').next().unwrap().parse().unwrap()
+        // A thread that has ended since it was listed counts for nothing.
+        let stat = fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
+        let first = stat.split(' ').next().unwrap_or_default();
+        first.parse().unwrap_or_default()
     };
     tasks.map(of_thread).sum()
 }
