@@ -2,15 +2,15 @@
 
 use std::fmt;
 
+use http::Method;
 use http::header::{HeaderName, HeaderValue};
-use http::{Method, StatusCode};
 use outrigger_policy::name::DnsName;
 use outrigger_policy::route::header::{HeaderMatch, QueryMatch, ValueMatch};
 use outrigger_policy::route::host::HostMatch;
 use outrigger_policy::route::path::PathMatch;
 use serde::Deserialize;
 
-use crate::resources::values::{GatewayDuration, ObjectRef};
+use crate::resources::values::{GatewayDuration, ObjectRef, RedirectStatus};
 
 /// What an HTTPRoute, GRPCRoute, TLSRoute or TCPRoute says.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -218,11 +218,6 @@ pub struct RequestRedirect {
     /// The status; 302 where none is given.
     pub status_code: Option<RedirectStatus>,
 }
-
-/// The status of a redirect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u16")]
-pub struct RedirectStatus(pub StatusCode);
 
 /// A rewrite on the way to the backend.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -587,17 +582,6 @@ impl TryFrom<String> for Hostname {
             true => HostMatch::suffix(name.as_str()),
             false => HostMatch::exact(name.as_str()),
         }))
-    }
-}
-
-impl TryFrom<u16> for RedirectStatus {
-    type Error = String;
-
-    fn try_from(code: u16) -> Result<Self, String> {
-        let status = StatusCode::from_u16(code).ok().filter(StatusCode::is_redirection);
-        status
-            .map(Self)
-            .ok_or_else(|| format!("{code} is no redirect: use 301, 302, 303, 307 or 308"))
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -194,6 +195,22 @@ pub fn namespace_or(given: Option<&str>, own: &Arc<str>) -> Arc<str> {
     given
         .filter(|ns| !ns.is_empty())
         .map_or_else(|| own.clone(), Arc::from)
+}
+
+/// The status of a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u16")]
+pub struct RedirectStatus(pub StatusCode);
+
+impl TryFrom<u16> for RedirectStatus {
+    type Error = String;
+
+    fn try_from(code: u16) -> Result<Self, String> {
+        let status = StatusCode::from_u16(code).ok().filter(StatusCode::is_redirection);
+        status
+            .map(Self)
+            .ok_or_else(|| format!("{code} is no redirect: use 301, 302, 303, 307 or 308"))
+    }
 }
 
 #[cfg(test)]
