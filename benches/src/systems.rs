@@ -140,6 +140,18 @@ pub fn start_application(site: &Site, pod: &Inside, more: usize) -> Result<Runni
 
 /// Starts a system for this traffic, with the application already running.
 pub fn start(system: System, traffic: Protocol, site: &Site) -> Result<Pair, BoxError> {
+    let pair = start_pair(system, traffic, site)?;
+    // Ports that wait for late segments are used again after a second. By itself the kernel does so on loopback only,
+    // where some of the systems listen: elsewhere a client that connects for every request runs out of ports.
+    let mut reuse = pair.client.command("sysctl");
+    let set = reuse.args(["-q", "-w", "net.ipv4.tcp_tw_reuse=1"]).status()?;
+    if !set.success() {
+        return Err(format!("sysctl: {set}").into());
+    }
+    Ok(pair)
+}
+
+fn start_pair(system: System, traffic: Protocol, site: &Site) -> Result<Pair, BoxError> {
     let near: SocketAddr = NEAR.parse()?;
     let proxies = match system {
         System::Direct => Vec::new(),

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Always [`io::ErrorKind::Unsupported`]: only netfilter remembers original destinations.
-pub fn original_dst(_sock: &impl AsFd) -> io::Result<SocketAddr> {
+pub fn original_dst(_sock: &impl AsFd, _peer: SocketAddr) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -6,19 +6,15 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// Where the client wanted to go before netfilter redirected the connection here
+/// Where the client at `peer` wanted to go before netfilter redirected the connection here
 /// (`SO_ORIGINAL_DST`, `IP6T_SO_ORIGINAL_DST`).
 ///
 /// # Errors
 /// [`io::ErrorKind::NotFound`] (ENOENT) when connection tracking does not know the connection, or knows none at all because
 /// no NAT rule exists in this namespace; a connection that is tracked but was not redirected answers its own local address.
-pub fn original_dst(sock: &impl AsFd) -> io::Result<SocketAddr> {
+pub fn original_dst(sock: &impl AsFd, peer: SocketAddr) -> io::Result<SocketAddr> {
     let sock = SockRef::from(sock);
-    let local = sock
-        .local_addr()?
-        .as_socket()
-        .ok_or(io::ErrorKind::InvalidInput)?;
-    let original = match local {
+    let original = match peer {
         SocketAddr::V4(_) => sock.original_dst_v4(),
         // A dual-stack listener shows IPv4 peers as ::ffff:a.b.c.d; only the IPv4 table knows those.
         SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => sock.original_dst_v4(),
@@ -95,8 +91,8 @@ mod tests {
                     target.port()
                 ));
                 let _client = TcpStream::connect(target).unwrap();
-                let (accepted, _) = listener.accept().unwrap();
-                assert_eq!(original_dst(&accepted).unwrap(), target);
+                let (accepted, peer) = listener.accept().unwrap();
+                assert_eq!(original_dst(&accepted, peer).unwrap(), target);
             }
         });
     }
@@ -107,9 +103,9 @@ mod tests {
             for listen in ["127.0.0.1:0", "[::1]:0"] {
                 let listener = TcpListener::bind(listen).unwrap();
                 let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-                let (accepted, _) = listener.accept().unwrap();
+                let (accepted, peer) = listener.accept().unwrap();
                 assert_eq!(
-                    original_dst(&accepted).unwrap_err().kind(),
+                    original_dst(&accepted, peer).unwrap_err().kind(),
                     io::ErrorKind::NotFound
                 );
             }

@@ -190,6 +190,11 @@ fn configure([v4, v6]: [&str; 2]) {
     sh(&format!("ip addr add {v6}/64 dev eth0 nodad"));
 }
 
+/// Where a connection wanted to go.
+fn redirected_from(accepted: &TcpStream) -> SocketAddr {
+    original_dst(accepted, accepted.peer_addr().unwrap()).unwrap()
+}
+
 /// Answers every connection with its name and port, or, as a proxy, with where the connection wanted to go.
 fn serve(port: u16, name: &'static str, proxy: bool) {
     let listener = TcpListener::bind(("::", port)).unwrap();
@@ -197,7 +202,7 @@ fn serve(port: u16, name: &'static str, proxy: bool) {
         for accepted in listener.incoming() {
             let mut accepted = accepted.unwrap();
             let answer = match proxy {
-                true => format!("{name} for {}", original_dst(&accepted).unwrap()),
+                true => format!("{name} for {}", redirected_from(&accepted)),
                 false => format!("{name} on {port}"),
             };
             accepted.write_all(answer.as_bytes()).unwrap();

@@ -25,10 +25,10 @@ use crate::net::listen::{self, Accepted, OriginalDst};
 /// Accepts connections from the mesh until draining starts. All but those for somebody else are `inbound`'s alone.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, original_dst: OriginalDst) {
     let inbound = &gateway.inbound;
-    let (options, room) = (inbound.config.accept.clone(), inbound.rooms.accepted.clone());
+    let room = inbound.rooms.accepted.clone();
     let drain = inbound.drain.clone();
     let serve = move |accepted| connection(gateway.clone(), accepted);
-    listen::accept_loop(listener, options, room, original_dst, drain, serve).await;
+    listen::accept_loop(listener, room, original_dst, drain, serve).await;
 }
 
 /// One connection, to its end.

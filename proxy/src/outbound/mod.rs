@@ -47,9 +47,9 @@ use crate::outbound::target::Target;
 /// Accepts connections from the application until draining starts.
 pub async fn serve(outbound: Arc<Outbound>, listener: TcpListener, original_dst: OriginalDst) {
     let drain = outbound.drain.clone();
-    let (options, room) = (outbound.config.accept.clone(), outbound.rooms.accepted.clone());
+    let room = outbound.rooms.accepted.clone();
     let serve = move |accepted| connection(outbound.clone(), accepted);
-    listen::accept_loop(listener, options, room, original_dst, drain, serve).await;
+    listen::accept_loop(listener, room, original_dst, drain, serve).await;
 }
 
 /// One connection, to its end.

@@ -6,6 +6,7 @@
 //! table that never shrinks; a connection whose table alone is more than its part is ended.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -53,7 +54,7 @@ pub struct Share {
 
 #[derive(Debug, Default)]
 struct State {
-    streams: HashMap<u32, Stream>,
+    streams: HashMap<u32, Stream, BuildHasherDefault<Spread>>,
     /// What has come on streams that have not been accepted yet.
     early: BTreeMap<u32, Unread>,
     /// Streams above this have not been accepted, and may be.
@@ -74,6 +75,11 @@ struct Stream {
     received: Option<RecvStream>,
     given_up: bool,
 }
+
+/// Spreads the numbers of streams over a table. Whoever picks numbers that meet makes the look-ups of its own connection
+/// slower, by no more than the streams that it may have open.
+#[derive(Debug, Default)]
+struct Spread(u64);
 
 /// What has come on a stream and was not read.
 #[derive(Debug, Default)]
@@ -366,6 +372,24 @@ impl State {
         self.frames = self.frames.saturating_sub(unread.frames);
         self.held -= unread.memory;
         unread.memory
+    }
+}
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // The golden ratio's multiplier (Knuth, TAOCP 6.4): both ends of the product differ for numbers that follow each other.
+        let mixed = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -261,7 +261,8 @@ impl Connection {
     }
 }
 
-fn copy_of_head(request: &Request<Body>) -> Request<()> {
+/// A request like this one, without its body.
+pub(in crate::http) fn copy_of_head(request: &Request<Body>) -> Request<()> {
     let mut head = Request::new(());
     *head.method_mut() = request.method().clone();
     *head.uri_mut() = request.uri().clone();

@@ -6,15 +6,18 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::error::{Fault, Kind, Side};
+use crate::error::{self, Fault, Kind, Side};
 use crate::http::body::Body;
+use crate::http::h2::client::copy_of_head;
 use crate::http::http1::answer;
 use crate::http::http1::client::{Http1, Unanswered};
 use crate::http::http1::head::refusal_in;
 use crate::http::interim::Interims;
+use crate::http::pool::beside::is_repeatable;
 use crate::http::pool::failed::Failed;
+use crate::http::pool::metrics::PoolMetrics;
 use crate::http::pool::settings::Settings;
 use crate::net::header::Session;
 use crate::tls::dial::Dial;
@@ -27,6 +30,7 @@ const FINISHED_DIALS: usize = 16;
 pub(in crate::http) struct Connections {
     dial: Arc<Dial>,
     settings: Settings,
+    metrics: PoolMetrics,
     /// The connection last used is on top: the others get old and are closed.
     idle: Mutex<Idle>,
     /// A permit for each connection that is opened to the end in any case.
@@ -52,10 +56,11 @@ pub struct Lease {
 
 impl Connections {
     /// None yet; they are opened when requests need them.
-    pub(in crate::http) fn new(dial: Arc<Dial>, settings: Settings) -> Arc<Self> {
+    pub(in crate::http) fn new(dial: Arc<Dial>, settings: Settings, metrics: PoolMetrics) -> Arc<Self> {
         Arc::new(Self {
             dial,
             settings,
+            metrics,
             idle: Mutex::default(),
             dials: Arc::new(Semaphore::new(FINISHED_DIALS)),
         })
@@ -80,6 +85,11 @@ impl Connections {
         loop {
             let idle = if reusable { self.checkout() } else { None };
             let reused = idle.is_some();
+            // HTTP/2, in whose place this one goes, would tell if the server had not processed it.
+            let copy = idle
+                .as_ref()
+                .filter(|sender| sender.is_beside() && is_repeatable(request))
+                .map(|_| Box::new(copy_of_head(request)));
             let mut sender = match idle {
                 Some(sender) => sender,
                 None => Box::pin(self.open()).await.map_err(Failed::unsent)?,
@@ -96,10 +106,34 @@ impl Connections {
                 // The server closed an idle connection as we took it: the next one, or a fresh one.
                 Err(Unanswered::Unsent(_)) if reused => {}
                 Err(Unanswered::Unsent(error)) => return Err(Failed::unsent(fault(error))),
-                Err(Unanswered::Broken(error)) => return Err(Failed::sent(fault(error))),
+                Err(Unanswered::Broken(error)) => match copy {
+                    Some(copy) if !error.is_parse() => {
+                        tracing::debug!(%error, "an idle HTTP/1 connection broke off, and its request is sent again");
+                        self.metrics.repeated.inc();
+                        *request = copy.map(|()| Body::Empty);
+                    }
+                    _ => return Err(Failed::sent(fault(error))),
+                },
                 Err(Unanswered::Refused(fault)) => return Err(Failed::sent(fault)),
             }
         }
+    }
+
+    /// Opens a connection beside HTTP/2 in the background, for requests to come. It keeps its place as long as it lasts.
+    pub(in crate::http) fn open_beside(self: &Arc<Self>, place: OwnedSemaphorePermit) {
+        self.metrics.beside.inc();
+        let pool = self.clone();
+        tokio::spawn(async move {
+            match pool.connect().await {
+                Ok(sender) => {
+                    sender.put_beside(place);
+                    pool.keep(sender);
+                }
+                Err(fault) => {
+                    tracing::debug!(error = %error::chain(&fault), "no HTTP/1 connection beside HTTP/2")
+                }
+            }
+        });
     }
 
     /// A new connection. If its request goes away meanwhile, the next one finds it in the pool; only a few
@@ -131,12 +165,15 @@ impl Connections {
     /// The idle connection used last, if one is still open.
     fn checkout(&self) -> Option<Http1> {
         let mut idle = lock(&self.idle);
-        while let Some((sender, _)) = idle.stack.pop() {
-            if sender.is_ready() {
-                return Some(sender);
-            }
-        }
-        None
+        idle.drop_ended();
+        idle.stack.pop().map(|(sender, _)| sender)
+    }
+
+    /// Whether a connection is idle.
+    pub(in crate::http) fn has_idle(&self) -> bool {
+        let mut idle = lock(&self.idle);
+        idle.drop_ended();
+        !idle.stack.is_empty()
     }
 
     /// Keeps a connection whose answer has ended. Its request may not have, if the server answered early: then it is
@@ -173,6 +210,15 @@ impl Connections {
         if !idle.sweeping {
             idle.sweeping = true;
             tokio::spawn(sweep(Arc::downgrade(self), self.settings.idle_timeout));
+        }
+    }
+}
+
+impl Idle {
+    /// Drops connections from the top that have ended.
+    fn drop_ended(&mut self) {
+        while self.stack.last().is_some_and(|(sender, _)| !sender.is_ready()) {
+            self.stack.pop();
         }
     }
 }

@@ -10,7 +10,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::error::Kind;
 use crate::http::body::Body;
@@ -59,6 +61,69 @@ fn get(version: Version) -> Request<Body> {
 async fn hello(pool: &Arc<Pool>, version: Version) {
     let response = pool.send(&mut get(version), &Interims::default()).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+}
+
+/// A server that answers the first request on a connection and takes the second, as if it had not seen it go.
+async fn forgetful() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 1_024];
+                let _first = tcp.read(&mut head).await.unwrap();
+                tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+                    .await
+                    .unwrap();
+                let _second = tcp.read(&mut head).await.unwrap();
+            });
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn beside_http2_a_request_without_effect_is_sent_again_when_its_connection_has_ended_and_no_other() {
+    let addr = forgetful().await;
+    for beside in [false, true] {
+        for method in ["GET", "DELETE"] {
+            let pool = pool(addr);
+            if beside {
+                let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+                pool.http1.open_beside(place);
+                while !pool.http1.has_idle() {
+                    tokio::task::yield_now().await;
+                }
+            }
+            hello(&pool, Version::HTTP_11).await;
+            assert!(pool.http1.has_idle());
+            let mut request = get(Version::HTTP_11);
+            *request.method_mut() = method.parse().unwrap();
+            let answered = pool.send(&mut request, &Interims::default()).await;
+            assert_eq!(answered.is_ok(), beside && method == "GET", "{answered:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_nearly_alone_takes_http1_once_http2_has_carried_many() {
+    let (addr, connections) = serve(Version::HTTP_11, None).await;
+    let pool = pool(addr);
+    let get = get(Version::HTTP_11);
+    let carried = (0..1_000).take_while(|_| !pool.prefers_http1(&get, 1)).count();
+    assert!(carried == 1_000, "none is opened in the way of a request");
+    while !pool.prefers_http1(&get, 1) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 2, "as many as there may be");
+    assert!(
+        !pool.prefers_http1(&get, 3),
+        "there are others to share a connection with"
+    );
+    let post = Request::post("/").body(Body::Empty).unwrap();
+    assert!(!pool.prefers_http1(&post, 1));
+    hello(&pool, Version::HTTP_11).await;
+    assert!(pool.prefers_http1(&get, 1) && connections.load(Ordering::SeqCst) == 2);
 }
 
 #[tokio::test]
