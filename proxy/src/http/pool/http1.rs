@@ -85,7 +85,7 @@ impl Connections {
         loop {
             let idle = if reusable { self.checkout() } else { None };
             let reused = idle.is_some();
-            // HTTP/2, in whose place this one goes, would tell if the server had not processed it.
+            // HTTP/2, in whose place this one goes, would tell if the server had not processed the request.
             let copy = idle
                 .as_ref()
                 .filter(|sender| sender.is_beside() && is_repeatable(request))
@@ -108,15 +108,23 @@ impl Connections {
                 Err(Unanswered::Unsent(error)) => return Err(Failed::unsent(fault(error))),
                 Err(Unanswered::Broken(error)) => match copy {
                     Some(copy) if !error.is_parse() => {
-                        tracing::debug!(%error, "an idle HTTP/1 connection broke off, and its request is sent again");
-                        self.metrics.repeated.inc();
                         *request = copy.map(|()| Body::Empty);
+                        self.drop_idle();
+                        self.metrics.repeated.inc();
+                        return Err(Failed::unsent(fault(error)));
                     }
                     _ => return Err(Failed::sent(fault(error))),
                 },
                 Err(Unanswered::Refused(fault)) => return Err(Failed::sent(fault)),
             }
         }
+    }
+
+    /// Drops what is idle: it has probably ended with the connection that has just broken off, or will as it did. HTTP/2
+    /// carries what comes next.
+    fn drop_idle(&self) {
+        let ended = std::mem::take(&mut lock(&self.idle).stack);
+        drop(ended);
     }
 
     /// Opens a connection beside HTTP/2 in the background, for requests to come. It keeps its place as long as it lasts.

@@ -72,8 +72,8 @@ impl Metrics {
             ),
             repeated: registry.counter(
                 Name::classic("outrigger_http1_requests_repeated_total"),
-                "Requests without effect (GET, HEAD) that were sent again to another proxy, since the idle HTTP/1 connection \
-                 they had taken ended without an answer",
+                "Requests without effect (GET, HEAD) that were sent again to another proxy, since the HTTP/1 connection \
+                 beside HTTP/2 that they had taken ended without an answer",
             ),
         }
     }

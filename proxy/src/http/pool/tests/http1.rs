@@ -83,7 +83,7 @@ async fn forgetful() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn beside_http2_a_request_without_effect_is_sent_again_when_its_connection_has_ended_and_no_other() {
+async fn beside_http2_a_request_without_effect_comes_back_when_its_connection_breaks_off_and_no_other() {
     let addr = forgetful().await;
     for beside in [false, true] {
         for method in ["GET", "DELETE"] {
@@ -99,8 +99,12 @@ async fn beside_http2_a_request_without_effect_is_sent_again_when_its_connection
             assert!(pool.http1.has_idle());
             let mut request = get(Version::HTTP_11);
             *request.method_mut() = method.parse().unwrap();
-            let answered = pool.send(&mut request, &Interims::default()).await;
-            assert_eq!(answered.is_ok(), beside && method == "GET", "{answered:?}");
+            let failed = pool.send(&mut request, &Interims::default()).await.unwrap_err();
+            assert_eq!(failed.fault.kind, Kind::Reset);
+            let is_back = request.headers().get("host").is_some_and(|host| host == "h");
+            let repeatable = beside && method == "GET";
+            assert_eq!((failed.unsent, is_back), (repeatable, repeatable), "{failed:?}");
+            assert!(!pool.http1.has_idle());
         }
     }
 }
