@@ -19,6 +19,10 @@ use crate::http::body::Body;
 /// costs a proxy about as much as thirty requests, and connections whose requests are cancelled are lost.
 const EACH: u32 = 64;
 
+/// Requests that HTTP/2 carries after there were many under way, however few there seem to be: those that come together begin
+/// with a first one, which is not alone.
+const CROWD: u32 = 16;
+
 /// The HTTP/1 connections to an address that HTTP/2 reaches too.
 #[derive(Debug)]
 pub(super) struct Beside {
@@ -27,6 +31,8 @@ pub(super) struct Beside {
     places: Arc<Semaphore>,
     /// Requests that HTTP/2 has carried since a connection was opened.
     carried: AtomicU32,
+    /// Requests that HTTP/2 is to carry yet, since there were many.
+    crowd: AtomicU32,
 }
 
 impl Beside {
@@ -37,12 +43,21 @@ impl Beside {
             most,
             places: Arc::new(Semaphore::new(most)),
             carried: AtomicU32::new(0),
+            crowd: AtomicU32::new(0),
         }
     }
 
-    /// Whether a request is nearly alone, with so many under way.
+    /// Whether a request is nearly alone, with so many under way. To be asked about each: it remembers.
+    ///
+    /// A count that another thread overwrites is one request more or less.
     pub(super) fn is_for(&self, under_way: usize) -> bool {
-        under_way <= self.most
+        if under_way > self.most {
+            self.crowd.store(CROWD, Ordering::Relaxed);
+            return false;
+        }
+        let crowd = self.crowd.load(Ordering::Relaxed);
+        self.crowd.store(crowd.saturating_sub(1), Ordering::Relaxed);
+        crowd == 0
     }
 
     /// Counts a request that HTTP/2 carries, though nearly alone. `Some`: a connection may be opened for those to come.
@@ -76,10 +91,19 @@ mod tests {
             places.extend(beside.place());
         }
         assert_eq!(places.len(), 2);
-        assert!(beside.is_for(2) && !beside.is_for(3));
         places.pop();
         let opened = (0..=EACH).filter_map(|_| beside.place()).count();
         assert_eq!(opened, 1, "one that has ended makes room");
         assert!(!Beside::new(0).is_for(1));
+    }
+
+    #[test]
+    fn a_request_is_alone_once_none_of_many_has_come_with_others() {
+        let beside = Beside::new(2);
+        assert!(beside.is_for(2) && beside.is_for(1));
+        assert!(!beside.is_for(3));
+        let carried = (0..10 * CROWD).take_while(|_| !beside.is_for(1)).count();
+        assert_eq!(carried, CROWD as usize);
+        assert!(beside.is_for(1));
     }
 }
