@@ -7,7 +7,7 @@ use crate::error::{self, Fault};
 pub struct Failed {
     /// Why.
     pub fault: Fault,
-    /// Nothing of it was processed and it is back where it came from: sending it elsewhere is safe.
+    /// It is back where it came from, and sending it elsewhere is safe: nothing of it was processed, or it changes nothing.
     pub unsent: bool,
 }
 

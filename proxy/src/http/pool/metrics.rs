@@ -29,7 +29,7 @@ pub struct PoolMetrics {
     pub resent: Arc<Counter>,
     /// HTTP/1 connections opened beside HTTP/2.
     pub beside: Arc<Counter>,
-    /// Requests sent again over HTTP/1, since their connection had ended.
+    /// Requests given back to be sent again, since their HTTP/1 connection beside HTTP/2 had ended.
     pub repeated: Arc<Counter>,
     idle: Arc<Counter>,
     age: Arc<Counter>,
