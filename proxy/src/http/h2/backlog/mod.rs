@@ -1,9 +1,10 @@
 //! What has come on HTTP/2 streams and nobody has read: its memory is counted, and bounded over all connections.
 //!
 //! Up to half of the bound, who reads a stream gives its whole window back. Beyond, 16 KiB of it and no more, so that
-//! readers that are only slow hold less and less, and nobody waits for good. At the bound, streams are given up that have
-//! waited longest, on connections that hold more than their part: those whose readers have stopped. h2 keeps frames in a
-//! table that never shrinks; a connection whose table alone is more than its part is ended.
+//! readers that are only slow hold less and less, and nobody waits for good. At the bound, streams are given up whose
+//! readers have stopped, those first that have waited longest, on connections that hold more than their part. Only where
+//! that is not enough, streams pay whose readers will take what has come as soon as a thread runs them. h2 keeps frames in
+//! a table that never shrinks; a connection whose table alone is more than its part is ended.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -73,6 +74,8 @@ struct Stream {
     kept_back: usize,
     /// There is none before the head of an answer has come.
     received: Option<RecvStream>,
+    /// Its reader had taken all that there was, and asked for more: it will read as soon as a thread runs it.
+    wanted: bool,
     given_up: bool,
 }
 
@@ -91,6 +94,14 @@ struct Unread {
     position: u64,
     /// The turn in which somebody last read, or what is unread began to wait.
     since: u64,
+}
+
+/// Whose streams may be given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readers {
+    /// Those who have not asked for what has come.
+    Stopped,
+    All,
 }
 
 /// A stream that may be read.
@@ -162,35 +173,36 @@ impl Backlog {
         );
     }
 
-    /// Gives up streams until a quarter is free, those first that have waited longest, and none of connections that hold
-    /// no more than their part; how many.
+    /// Gives up streams until a quarter is free; how many.
     fn make_room(&self, open: &[Arc<Share>]) -> usize {
-        let mut held: Vec<usize> = open.iter().map(|share| lock(&share.state).held).collect();
         let room = self.limit / 4 * 3;
-        let part = part(held.clone(), room);
-        let mut excess = held.iter().sum::<usize>().saturating_sub(room);
+        self.take(open, room, Readers::Stopped) + self.take(open, room, Readers::All)
+    }
+
+    /// Gives up streams until no more than `room` is held, those first that have waited longest, and none of connections
+    /// that hold no more than their part; how many.
+    fn take(&self, open: &[Arc<Share>], room: usize, readers: Readers) -> usize {
         let mut waiting = Vec::new();
+        let mut held = Vec::with_capacity(open.len());
         for (at, share) in open.iter().enumerate() {
-            if held[at] > part {
-                share.waiting(|since, stream| waiting.push((since, at, stream)));
-            }
+            held.push(share.waiting(readers, |since, stream| waiting.push((since, at, stream))));
         }
+        let others = self.held().saturating_sub(held.iter().sum());
+        let part = part(held.clone(), room.saturating_sub(others));
         waiting.sort_unstable();
         let mut given_up = 0;
         for (_, at, stream) in waiting {
-            if excess == 0 {
-                break;
+            if self.held() <= room {
+                return given_up;
             }
             if held[at] > part {
-                let freed = open[at].give_up(stream);
-                held[at] = held[at].saturating_sub(freed);
-                excess = excess.saturating_sub(freed);
+                held[at] = held[at].saturating_sub(open[at].give_up(stream));
                 given_up += 1;
             }
         }
-        for (share, held) in open.iter().zip(held) {
-            if excess > 0 && held > part {
-                excess = excess.saturating_sub(held);
+        for share in open {
+            // Some of it may have been read meanwhile.
+            if self.held() > room && share.waiting(readers, |_, _| ()) > part {
                 share.end();
             }
         }
@@ -308,13 +320,23 @@ impl Share {
         Claim { share: self, stream }
     }
 
-    /// Shows each stream of which something is unread, and since when.
-    fn waiting(&self, mut seen: impl FnMut(u64, u32)) {
-        for (id, stream) in &lock(&self.state).streams {
-            if stream.unread.memory > 0 {
+    /// Shows each stream with such a reader of which something is unread, and since when; how much the connection holds
+    /// for them, and for its table of frames.
+    fn waiting(&self, readers: Readers, mut seen: impl FnMut(u64, u32)) -> usize {
+        let state = lock(&self.state);
+        let mut held = state.held;
+        if readers == Readers::Stopped {
+            // Nobody can have read it yet.
+            held -= state.early.values().map(|unread| unread.memory).sum::<usize>();
+        }
+        for (id, stream) in &state.streams {
+            if readers == Readers::Stopped && stream.wanted {
+                held -= stream.unread.memory;
+            } else if stream.unread.memory > 0 {
                 seen(stream.unread.since, *id);
             }
         }
+        held
     }
 
     /// Drops what is unread of a stream; how much memory that was.
@@ -466,7 +488,9 @@ impl Claim {
         let Some(received) = &mut stream.received else {
             return Poll::Ready(Some(Err(Error::Proxy(GIVEN_UP))));
         };
-        let Some(data) = ready!(received.poll_data(cx)?) else {
+        let polled = received.poll_data(cx)?;
+        stream.wanted = polled.is_pending();
+        let Some(data) = ready!(polled) else {
             return Poll::Ready(None);
         };
         let before = stream.unread.frames;
@@ -592,114 +616,4 @@ pub(crate) mod testing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_holds_least_gives_nothing() {
-        assert_eq!(part(vec![1, 2, 3], 6), usize::MAX);
-        assert_eq!(part(vec![1, 2, 30], 10), 7);
-        assert_eq!(part(vec![30, 1, 30], 11), 5);
-        assert_eq!(part(vec![5; 4], 4), 1);
-        assert_eq!(part(Vec::new(), 0), usize::MAX);
-    }
-
-    /// A bound of so many bytes, and what is counted.
-    fn backlog(limit: usize) -> (Arc<Backlog>, Handles) {
-        let handles = Handles::default();
-        (Backlog::new(limit, handles.clone()), handles)
-    }
-
-    #[test]
-    fn what_comes_together_lies_together_and_what_comes_alone_keeps_what_it_came_with() {
-        let (backlog, handles) = backlog(usize::MAX);
-        let share = Share::of_server(&backlog, 0);
-        let claims = [share.open(1), share.open(3)];
-        // A thousand small frames in one read, and one in each of ten reads.
-        for _ in 0..1_000 {
-            share.arrived(1, 1, 10_000);
-        }
-        let together = 1_000 + 10_000 + 1_024 * SLOT;
-        assert_eq!(handles.held.value(), together as i64);
-        for read in 1..=10 {
-            share.arrived(3, 1, 10_000 + read * (1 << 20));
-        }
-        let apart = 10 * (1 + CHUNK);
-        assert_eq!(handles.held.value(), (together + apart) as i64);
-        drop(claims);
-        assert_eq!(handles.held.value(), 1_024 * SLOT as i64, "the table stays");
-        drop(share);
-        assert_eq!(handles.held.value(), 0);
-    }
-
-    #[test]
-    fn a_connection_whose_table_of_frames_is_more_than_its_part_ends() {
-        let (backlog, handles) = backlog(1_000 * SLOT);
-        let [tiny, other] = [0; 2].map(|_| Share::of_server(&backlog, 0));
-        let (claim, modest) = (tiny.open(1), other.open(1));
-        other.arrived(1, 10, 10);
-        for _ in 0..1_500 {
-            tiny.arrived(1, 1, 100);
-            tiny.keep_within();
-            assert!(handles.held.value() <= 1_000 * SLOT as i64);
-        }
-        assert!(tiny.is_ending() && !other.is_ending());
-        drop((claim, tiny));
-        assert_eq!(handles.held.value(), 20 + (SLOTS * SLOT) as i64);
-        drop((modest, other));
-        assert_eq!(handles.held.value(), 0);
-    }
-
-    #[test]
-    fn what_was_read_is_free_again_to_the_last_byte() {
-        let mut unread = Unread::default();
-        let held: usize = (1..=3).map(|n| unread.add(100, n * 1_000, n)).sum();
-        let freed: usize = [99, 1, 50, 150].map(|bytes| unread.remove(bytes, 4)).iter().sum();
-        assert_eq!((held, unread.memory), (freed, 0));
-    }
-
-    #[test]
-    fn what_comes_for_streams_that_are_gone_is_not_held() {
-        let (backlog, handles) = backlog(usize::MAX);
-        let share = Share::of_server(&backlog, 0);
-        drop(share.open(1));
-        share.arrived(1, 100, 100);
-        assert_eq!(handles.held.value(), 0);
-    }
-
-    #[test]
-    fn what_has_waited_longest_is_given_up_where_more_is_held_than_a_fair_part() {
-        let (backlog, handles) = backlog(400_000);
-        let [modest, busy, greedy] = [0; 3].map(|_| Share::of_server(&backlog, 0));
-        let old = modest.open(1);
-        modest.arrived(1, 16_000, 16_000);
-        let stopped: Vec<Claim> = (0..30).map(|n| greedy.open(2 * n + 1)).collect();
-        for n in 0..30 {
-            // Streams that somebody reads hold as much, and never for long.
-            let read = busy.open(2 * n + 1);
-            for position in 1..=4 {
-                busy.arrived(2 * n + 1, 16_000, u64::from(n) * 64_000 + position * 16_000);
-            }
-            greedy.arrived(2 * n + 1, 16_000, u64::from(n) * 16_000);
-            greedy.keep_within();
-            assert!(handles.held.value() <= 400_000);
-            assert!(!lock(&busy.state).streams[&read.stream].given_up);
-        }
-        let given_up = |claim: &Claim| lock(&claim.share.state).streams[&claim.stream].given_up;
-        assert!(!given_up(&old));
-        let first_kept = stopped.iter().position(|claim| !given_up(claim)).unwrap();
-        assert!(first_kept > 0);
-        assert!(!stopped[first_kept..].iter().any(given_up));
-        assert_eq!(handles.given_up.value(), first_kept as u64);
-        drop((old, stopped, modest, busy, greedy));
-        assert_eq!(handles.held.value(), 0);
-    }
-
-    #[test]
-    fn a_window_is_kept_back_while_memory_is_short_and_given_back_when_it_is_not() {
-        let mut stream = Stream::default();
-        let back: usize = (0..30).map(|_| stream.give_back(10_000, 240_000)).sum();
-        assert_eq!(back, 60_000);
-        assert_eq!(stream.give_back(10_000, 0), 250_000);
-    }
-}
+mod tests;
