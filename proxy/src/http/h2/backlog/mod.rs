@@ -2,9 +2,15 @@
 //!
 //! Up to half of the bound, who reads a stream gives its whole window back. Beyond, 16 KiB of it and no more, so that
 //! readers that are only slow hold less and less, and nobody waits for good. At the bound, streams are given up whose
-//! readers have stopped, those first that have waited longest, on connections that hold more than their part. Only where
-//! that is not enough, streams pay whose readers will take what has come as soon as a thread runs them. h2 keeps frames in
-//! a table that never shrinks; a connection whose table alone is more than its part is ended.
+//! readers have stopped, those first that stopped first, on connections that hold more than their part. Only where that is
+//! not enough, streams pay whose readers will take what has come as soon as a thread runs them. h2 keeps frames in a table
+//! that never shrinks; a connection whose table alone is more than its part is ended.
+
+mod metrics;
+#[cfg(test)]
+mod tests;
+
+pub use self::metrics::{Handles, Metrics};
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -19,8 +25,6 @@ use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 
 use crate::http::body::Error;
-use crate::telemetry::labels::Direction;
-use crate::telemetry::{Counter, Family, Gauge, Name, Registry};
 
 /// What h2 reads into at a time, bytes. However little is left unread in it, all of it stays.
 const CHUNK: usize = 16 << 10;
@@ -96,14 +100,6 @@ struct Unread {
     since: u64,
 }
 
-/// Whose streams may be given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Readers {
-    /// Those who have not asked for what has come.
-    Stopped,
-    All,
-}
-
 /// A stream that may be read.
 #[derive(Debug)]
 pub struct Claim {
@@ -176,37 +172,44 @@ impl Backlog {
     /// Gives up streams until a quarter is free; how many.
     fn make_room(&self, open: &[Arc<Share>]) -> usize {
         let room = self.limit / 4 * 3;
-        self.take(open, room, Readers::Stopped) + self.take(open, room, Readers::All)
+        // However many of their streams were given up, it would not help.
+        self.end(open, room, |state| state.slots * SLOT);
+        let stopped = self.give_up(open, room, |stream| !stream.wanted);
+        let others = self.give_up(open, room, |_| true);
+        self.end(open, room, |state| state.held);
+        stopped + others
     }
 
-    /// Gives up streams until no more than `room` is held, those first that have waited longest, and none of connections
-    /// that hold no more than their part; how many.
-    fn take(&self, open: &[Arc<Share>], room: usize, readers: Readers) -> usize {
-        let mut waiting = Vec::new();
-        let mut held = Vec::with_capacity(open.len());
-        for (at, share) in open.iter().enumerate() {
-            held.push(share.waiting(readers, |since, stream| waiting.push((since, at, stream))));
-        }
+    /// Gives up such streams of connections that hold more than their part for them until no more than `room` is held in
+    /// all, those first that have waited longest; how many.
+    fn give_up(&self, open: &[Arc<Share>], room: usize, such: fn(&Stream) -> bool) -> usize {
+        let held: Vec<usize> = open.iter().map(|share| share.unread(such, |_, _| ())).collect();
         let others = self.held().saturating_sub(held.iter().sum());
         let part = part(held.clone(), room.saturating_sub(others));
+        let mut waiting = Vec::new();
+        for (at, share) in open.iter().enumerate().filter(|(at, _)| held[*at] > part) {
+            share.unread(such, |since, stream| waiting.push((since, at, stream)));
+        }
         waiting.sort_unstable();
         let mut given_up = 0;
         for (_, at, stream) in waiting {
             if self.held() <= room {
-                return given_up;
+                break;
             }
-            if held[at] > part {
-                held[at] = held[at].saturating_sub(open[at].give_up(stream));
-                given_up += 1;
-            }
+            open[at].give_up(stream);
+            given_up += 1;
         }
+        given_up
+    }
+
+    /// Ends connections of which this is more than their part until no more than `room` is held.
+    fn end(&self, open: &[Arc<Share>], room: usize, of: fn(&State) -> usize) {
+        let part = part(open.iter().map(|share| lock(&share.state).held).collect(), room);
         for share in open {
-            // Some of it may have been read meanwhile.
-            if self.held() > room && share.waiting(readers, |_, _| ()) > part {
+            if self.held() > room && of(&lock(&share.state)) > part {
                 share.end();
             }
         }
-        given_up
     }
 }
 
@@ -320,30 +323,23 @@ impl Share {
         Claim { share: self, stream }
     }
 
-    /// Shows each stream with such a reader of which something is unread, and since when; how much the connection holds
-    /// for them, and for its table of frames.
-    fn waiting(&self, readers: Readers, mut seen: impl FnMut(u64, u32)) -> usize {
-        let state = lock(&self.state);
-        let mut held = state.held;
-        if readers == Readers::Stopped {
-            // Nobody can have read it yet.
-            held -= state.early.values().map(|unread| unread.memory).sum::<usize>();
-        }
-        for (id, stream) in &state.streams {
-            if readers == Readers::Stopped && stream.wanted {
-                held -= stream.unread.memory;
-            } else if stream.unread.memory > 0 {
+    /// Shows each such stream of which something is unread, and since when; how much all of them hold.
+    fn unread(&self, such: fn(&Stream) -> bool, mut seen: impl FnMut(u64, u32)) -> usize {
+        let mut held = 0;
+        for (id, stream) in &lock(&self.state).streams {
+            if stream.unread.memory > 0 && such(stream) {
+                held += stream.unread.memory;
                 seen(stream.unread.since, *id);
             }
         }
         held
     }
 
-    /// Drops what is unread of a stream; how much memory that was.
-    fn give_up(&self, stream: u32) -> usize {
+    /// Drops what is unread of a stream.
+    fn give_up(&self, stream: u32) {
         let mut state = lock(&self.state);
         let Some(stream) = state.streams.get_mut(&stream) else {
-            return 0;
+            return;
         };
         stream.given_up = true;
         let (unread, received) = (mem::take(&mut stream.unread), stream.received.take());
@@ -352,7 +348,6 @@ impl Share {
         // h2 has a lock of its own, which the stream's end takes.
         drop(state);
         drop(received);
-        memory
     }
 }
 
@@ -550,51 +545,6 @@ impl Drop for Claim {
     }
 }
 
-/// The families.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    held: Family<Direction, Gauge>,
-    full: Family<Direction, Counter>,
-    given_up: Family<Direction, Counter>,
-}
-
-/// The handles of one direction.
-#[derive(Clone, Debug, Default)]
-pub struct Handles {
-    held: Arc<Gauge>,
-    full: Arc<Counter>,
-    given_up: Arc<Counter>,
-}
-
-impl Metrics {
-    /// Registers the families.
-    pub fn register(registry: &mut Registry) -> Self {
-        Self {
-            held: registry.gauge(
-                Name::classic("outrigger_http2_unread_bytes"),
-                "Memory of what has come on HTTP/2 streams and was not read yet, about",
-            ),
-            full: registry.counter(
-                Name::classic("outrigger_http2_unread_full_total"),
-                "How often what was unread had reached LINKERD2_PROXY_HTTP2_MAX_UNREAD_BYTES, and streams were given up",
-            ),
-            given_up: registry.counter(
-                Name::classic("outrigger_http2_unread_streams_given_up_total"),
-                "HTTP/2 streams that were given up since nobody read them while memory was short",
-            ),
-        }
-    }
-
-    /// The handles of one direction.
-    pub fn of(&self, direction: Direction) -> Handles {
-        Handles {
-            held: self.held.handle(direction),
-            full: self.full.handle(direction),
-            given_up: self.given_up.handle(direction),
-        }
-    }
-}
-
 /// A lock whose holder panicked is as good as any: at worst its count is off.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -614,6 +564,3 @@ pub(crate) mod testing {
         Share::of_client(&boundless(), 0).accept(received)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -102,43 +102,54 @@ fn what_has_waited_longest_is_given_up_where_more_is_held_than_a_fair_part() {
     assert_eq!(handles.held.value(), 0);
 }
 
+/// So many streams, each with 16,000 bytes from a read of its own.
+fn fill(share: &Arc<Share>, streams: u32) -> Vec<Claim> {
+    let claims: Vec<Claim> = (0..streams).map(|n| share.open(2 * n + 1)).collect();
+    for n in 1..=streams {
+        share.arrived(2 * n - 1, 16_000, u64::from(n) * 16_000);
+        share.keep_within();
+    }
+    claims
+}
+
+/// How many were given up.
+fn given_up(share: &Share) -> usize {
+    let state = lock(&share.state);
+    state.streams.values().filter(|stream| stream.given_up).count()
+}
+
 #[test]
-fn readers_that_have_asked_for_more_keep_what_they_have_while_others_have_stopped() {
+fn readers_that_have_asked_for_more_pay_when_nobody_else_is_left_to() {
     let (backlog, handles) = backlog(400_000);
-    let [slow, greedy] = [0; 2].map(|_| Share::of_client(&backlog, 0));
-    let wanted: Vec<Claim> = (0..8).map(|n| slow.open(2 * n + 1)).collect();
-    let ask = |wanted: bool| {
-        for stream in lock(&slow.state).streams.values_mut() {
-            stream.wanted = wanted;
-        }
-    };
-    let given_up = |share: &Arc<Share>| {
-        let state = lock(&share.state);
-        state.streams.values().filter(|stream| stream.given_up).count()
-    };
-    ask(true);
-    for n in 0..8 {
-        slow.arrived(2 * n + 1, 16_000, u64::from(n) * 16_000);
-    }
+    let [ready, greedy] = [0; 2].map(|_| Share::of_client(&backlog, 0));
     // More than its part, and older than all that the other sends.
-    slow.arrived(17, 16_000, 144_000);
-    let stopped: Vec<Claim> = (0..20).map(|n| greedy.open(2 * n + 1)).collect();
-    for n in 0..20 {
-        greedy.arrived(2 * n + 1, 16_000, u64::from(n) * 16_000);
-        greedy.keep_within();
-        assert!(handles.held.value() <= 400_000);
+    let wanted = fill(&ready, 8);
+    for stream in lock(&ready.state).streams.values_mut() {
+        stream.wanted = true;
     }
-    assert_eq!(given_up(&slow), 0);
+    let stopped = fill(&greedy, 20);
+    assert_eq!(given_up(&ready), 0);
     assert!(given_up(&greedy) > 0);
     drop((stopped, greedy));
-    // With nobody else to pay, they do.
     for n in 0..8 {
-        slow.arrived(2 * n + 1, 64_000, u64::from(n) * 64_000);
-        slow.keep_within();
+        ready.arrived(2 * n + 1, 64_000, u64::from(n + 8) * 64_000);
+        ready.keep_within();
         assert!(handles.held.value() <= 400_000);
     }
-    assert!(given_up(&slow) > 0);
-    drop((wanted, slow));
+    assert!(given_up(&ready) > 0);
+    drop((wanted, ready));
+    assert_eq!(handles.held.value(), 0);
+}
+
+#[test]
+fn who_has_stopped_for_a_moment_pays_after_those_who_stopped_long_ago() {
+    let (backlog, handles) = backlog(400_000);
+    let [greedy, slow] = [0; 2].map(|_| Share::of_client(&backlog, 0));
+    // Each of them holds more than its part of what may stay.
+    let (stopped, moment) = (fill(&greedy, 6), fill(&slow, 7));
+    assert!(given_up(&greedy) > 0);
+    assert_eq!(given_up(&slow), 0);
+    drop((stopped, moment, greedy, slow));
     assert_eq!(handles.held.value(), 0);
 }
 
