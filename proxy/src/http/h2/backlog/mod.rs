@@ -173,11 +173,10 @@ impl Backlog {
     fn make_room(&self, open: &[Arc<Share>]) -> usize {
         let room = self.limit / 4 * 3;
         // However many of their streams were given up, it would not help.
-        self.end(open, room, |state| state.slots * SLOT);
-        let stopped = self.give_up(open, room, |stream| !stream.wanted);
-        let others = self.give_up(open, room, |_| true);
-        self.end(open, room, |state| state.held);
-        stopped + others
+        self.end(open, room, |state| state.slots * SLOT)
+            + self.give_up(open, room, |stream| !stream.wanted)
+            + self.give_up(open, room, |_| true)
+            + self.end(open, room, |state| state.held)
     }
 
     /// Gives up such streams of connections that hold more than their part for them until no more than `room` is held in
@@ -202,14 +201,17 @@ impl Backlog {
         given_up
     }
 
-    /// Ends connections of which this is more than their part until no more than `room` is held.
-    fn end(&self, open: &[Arc<Share>], room: usize, of: fn(&State) -> usize) {
+    /// Ends connections of which this is more than their part until no more than `room` is held; how many streams that
+    /// somebody might have read end with them.
+    fn end(&self, open: &[Arc<Share>], room: usize, of: fn(&State) -> usize) -> usize {
         let part = part(open.iter().map(|share| lock(&share.state).held).collect(), room);
+        let mut given_up = 0;
         for share in open {
             if self.held() > room && of(&lock(&share.state)) > part {
-                share.end();
+                given_up += share.end();
             }
         }
+        given_up
     }
 }
 
@@ -352,8 +354,8 @@ impl Share {
 }
 
 impl Share {
-    /// Ends the connection, which counts as gone from now on.
-    fn end(&self) {
+    /// Ends the connection, which counts as gone from now on; how many streams end with it.
+    fn end(&self) -> usize {
         self.ending.store(true, Ordering::Release);
         let mut state = lock(&self.state);
         self.backlog.free(mem::take(&mut state.held));
@@ -361,8 +363,8 @@ impl Share {
         state.early.clear();
         // h2 has a lock of its own, which the streams' end takes.
         drop(state);
-        drop(streams);
         self.reader.wake();
+        streams.len()
     }
 
     /// Whether the connection is to end.
