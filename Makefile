@@ -14,8 +14,14 @@ GRPC_INTEROP := $(TOOLS)/grpc-interop-client $(TOOLS)/grpc-interop-server
 AUTOBAHN := $(TOOLS)/autobahntestsuite-25.10.1
 GO := PATH="$$PATH:/usr/local/go/bin" GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false" go
 
+# The proxy is built for a named target, so that what builds it is not compiled with its flags.
+PGO := target/pgo
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+LLVM = $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin
+GUIDED = $(CARGO) build --locked --quiet -p outrigger-proxy --target $(HOST) --target-dir $(PGO)
+
 .NOTPARALLEL:
-.PHONY: help try test check lint deny docs-check unit e2e suites fuzz bench docs audit image setup setup-suites programs root
+.PHONY: help try test check lint deny docs-check unit e2e suites fuzz bench release docs audit image setup setup-suites programs root
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +55,20 @@ bench: root setup ## Measure against the bare pair, HAProxy and nginx, as root (
 	target/release/bench greeting
 	target/release/bench growth $(if $(QUICK),--seconds 1 --sizes 1,100)
 	target/release/bench scale $(if $(QUICK),--seconds 1)
+
+release: root setup ## The programs as they are shipped, the proxy guided by a profile of the benches, in target/release
+	rustup component add llvm-tools
+	$(CARGO) build --locked --quiet --profile bench -p outrigger-benches $(PROGRAMS)
+	rm -rf $(PGO)/raw $(PGO)/train
+	mkdir -p $(PGO)/train && mkdir -m 1777 $(PGO)/raw
+	cp $(addprefix target/release/,bench load app outrigger outrigger-init) $(PGO)/train
+	RUSTFLAGS="-Cprofile-generate=$(abspath $(PGO)/raw)" $(GUIDED) --profile bench
+	cp $(PGO)/$(HOST)/release/outrigger-proxy $(PGO)/train
+	$(PGO)/train/bench run --only ours --seconds 1 --repeat 1 --out $(PGO)/train.json
+	$(LLVM)/llvm-profdata merge -o $(PGO)/proxy.profdata $(PGO)/raw
+	RUSTFLAGS="-Cprofile-use=$(abspath $(PGO)/proxy.profdata)" $(GUIDED) --release
+	$(CARGO) build --locked --quiet --release $(PROGRAMS)
+	cp $(PGO)/$(HOST)/release/outrigger-proxy target/release
 
 docs: ## Rewrite the generated documents
 	UPDATE_DOCS=1 $(CARGO) test --locked -p outrigger-proxy --test configuration --test metrics

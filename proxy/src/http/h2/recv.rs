@@ -35,25 +35,35 @@ pub fn body(stream: RecvStream, fields: &HeaderMap, claim: impl FnOnce(RecvStrea
     let left = fields
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse().ok());
-    if left.is_none() && stream.is_end_stream() {
-        return Body::Empty;
-    }
+    let expects = match stream.is_end_stream() {
+        true if left.is_none() => return Body::Empty,
+        true => Expects::Nothing,
+        false => Expects::Data,
+    };
     Body::Received(Received {
         stream: claim(stream),
         left,
-        expects: Expects::Data,
+        expects,
     })
 }
 
 impl Received {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let Some(data) = ready!(self.stream.poll_data(cx)?) else {
+        let Some((data, ended)) = ready!(self.stream.poll_data(cx)?) else {
             return Poll::Ready(None);
         };
+        if ended {
+            self.expects = Expects::Nothing;
+        }
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(data.len() as u64);
         }
         Poll::Ready(Some(Ok(data)))
+    }
+
+    /// Whether everything has come and been read, the end too.
+    pub fn is_over(&self) -> bool {
+        self.is_end_stream() || self.stream.is_over()
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -87,8 +97,9 @@ impl HttpBody for Received {
         polled
     }
 
+    /// As far as has been seen: to look takes locks, and is done once with each frame.
     fn is_end_stream(&self) -> bool {
-        self.expects == Expects::Nothing || self.stream.is_end_stream()
+        self.expects == Expects::Nothing
     }
 
     fn size_hint(&self) -> SizeHint {

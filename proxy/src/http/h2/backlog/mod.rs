@@ -474,8 +474,8 @@ impl Claim {
         self
     }
 
-    /// The next piece of content.
-    pub fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+    /// The next piece of content, and whether it was the last of the message.
+    pub fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<(Bytes, bool), Error>>> {
         let backlog = &self.share.backlog;
         let mut locked = lock(&self.share.state);
         let state = &mut *locked;
@@ -498,12 +498,14 @@ impl Claim {
         // Who asks for data has room for it, so the peer may send as much again, on the connection too.
         let keep = if backlog.is_short() { self.share.spare } else { 0 };
         let back = stream.give_back(data.len(), keep);
-        if let Some(received) = &mut stream.received
-            && back > 0
-        {
+        let Some(received) = &mut stream.received else {
+            return Poll::Ready(None);
+        };
+        if back > 0 {
             received.flow_control().release_capacity(back)?;
         }
-        Poll::Ready(Some(Ok(data)))
+        let ended = received.is_end_stream();
+        Poll::Ready(Some(Ok((data, ended))))
     }
 
     /// What comes behind all content.
@@ -523,8 +525,8 @@ impl Claim {
         }
     }
 
-    /// Whether everything has been read.
-    pub fn is_end_stream(&self) -> bool {
+    /// Whether everything has come and been read.
+    pub fn is_over(&self) -> bool {
         let state = lock(&self.share.state);
         let received = state
             .streams
