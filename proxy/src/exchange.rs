@@ -167,7 +167,9 @@ impl Exchange {
 
     /// The request goes to an endpoint of a backend. An attempt before this one has failed to take it.
     pub fn send(&mut self, picked: Picked, backend: Option<&Arc<BackendHandles>>, now: Instant) {
-        self.give_up("unclassified", "IO");
+        if self.attempt.is_some() {
+            self.give_up("unclassified", "IO");
+        }
         let handles = picked.endpoint().handles().clone();
         handles.request();
         if let Some(backend) = backend {
@@ -209,7 +211,7 @@ impl Exchange {
     pub fn retried(&mut self, response: &Response<Body>, grpc: Option<GrpcStatus>) {
         self.heard(response);
         self.grpc = grpc.or(self.grpc);
-        self.end_attempt(Ended::Answered);
+        self.end_attempt(Ended::Answered, Instant::now());
     }
 
     /// The attempt has ended without an answer, and the request is sent again.
@@ -220,7 +222,7 @@ impl Exchange {
                 // What can't be reached is answered for (RFC 9110 §15.6.3), here too.
                 self.status = fault.kind.answer().status;
                 self.grpc = None;
-                self.end_attempt(Ended::Answered);
+                self.end_attempt(Ended::Answered, Instant::now());
             }
         }
     }
@@ -247,7 +249,7 @@ impl Exchange {
         {
             self.broken = reset_name(reason);
             self.give_up(reset_label(reason), self.broken);
-            self.finish_route();
+            self.finish_route(Instant::now());
             return Err(source);
         }
         if let Some((error, how)) = attempt_labels(&fault) {
@@ -271,10 +273,10 @@ impl Exchange {
     /// There will be no answer of this attempt.
     fn give_up(&mut self, error: &'static str, how: &'static str) {
         let status = false;
-        self.end_attempt(Ended::Broken { error, how, status });
+        self.end_attempt(Ended::Broken { error, how, status }, Instant::now());
     }
 
-    fn end_attempt(&mut self, ended: Ended) {
+    fn end_attempt(&mut self, ended: Ended, now: Instant) {
         let Some(attempt) = self.attempt.take() else {
             return;
         };
@@ -295,7 +297,7 @@ impl Exchange {
         });
         if let Some((backend, sent)) = &attempt.backend {
             let success = class == Class::Success;
-            backend.finish(self.how(how, has_status), success, self.since_sent(*sent));
+            backend.finish(self.how(how, has_status), success, self.since_sent(*sent, now));
         }
         if let Some(mut picked) = attempt.picked {
             picked.judge(self.judgement(class, how));
@@ -328,20 +330,21 @@ impl Exchange {
     }
 
     /// How long ago the request had been sent as a whole, of which sending began at `begun`; zero while it has not.
-    fn since_sent(&self, begun: Instant) -> Duration {
-        match self.sent.as_ref().map(Sent::at) {
-            None => begun.elapsed(),
-            Some(ended) => ended.map_or(Duration::ZERO, |ended| ended.max(begun).elapsed()),
-        }
+    fn since_sent(&self, begun: Instant, now: Instant) -> Duration {
+        let sent = match self.sent.as_ref().map(Sent::at) {
+            None => begun,
+            Some(ended) => ended.map_or(now, |ended| ended.max(begun)),
+        };
+        now.saturating_duration_since(sent)
     }
 
-    fn finish_route(&mut self) {
+    fn finish_route(&mut self, now: Instant) {
         let success = self.broken.is_empty() && self.class() == Class::Success;
         if let Some(route) = self.route.take() {
             let how = self.how(self.broken, self.broken.is_empty());
             let took = Took {
-                request: self.started.elapsed(),
-                response: self.since_sent(self.started),
+                request: now.saturating_duration_since(self.started),
+                response: self.since_sent(self.started, now),
             };
             route.finish(how, success, took);
         }
@@ -387,13 +390,15 @@ impl Track for Exchange {
             }),
         };
         self.broken = how;
-        if error.is_empty() && how != CANCELLED {
-            self.end_attempt(Ended::Answered);
+        let ended = if error.is_empty() && how != CANCELLED {
+            Ended::Answered
         } else {
             let status = true;
-            self.end_attempt(Ended::Broken { error, how, status });
-        }
-        self.finish_route();
+            Ended::Broken { error, how, status }
+        };
+        let now = Instant::now();
+        self.end_attempt(ended, now);
+        self.finish_route(now);
     }
 }
 

@@ -89,7 +89,9 @@ where
             accepted = connection.accept() => {
                 let Some(stream) = accepted else { return Ok(()) };
                 let (request, respond) = stream?;
-                tokio::spawn(answer(service.clone(), interims.clone(), received(request, &share), respond));
+                let answer = answer(service.clone(), interims.clone(), received(request, &share), respond);
+                // A task is moved about while it is made, and this is large.
+                tokio::spawn(Box::pin(answer));
                 used = true;
             }
             () = silent.as_mut() => return Err(Error::Unanswered),
