@@ -67,7 +67,7 @@ release: root setup ## The programs as they are shipped, the proxy guided by a p
 	$(PGO)/train/bench run --only ours --seconds 1 --repeat 1 --out $(PGO)/train.json
 	$(LLVM)/llvm-profdata merge -o $(PGO)/proxy.profdata $(PGO)/raw
 	RUSTFLAGS="-Cprofile-use=$(abspath $(PGO)/proxy.profdata)" $(GUIDED) --release
-	$(CARGO) build --locked --quiet --release $(PROGRAMS)
+	$(CARGO) build --locked --quiet --release -p outrigger-init -p outrigger-controller --bins
 	cp $(PGO)/$(HOST)/release/outrigger-proxy target/release
 
 docs: ## Rewrite the generated documents

@@ -51,14 +51,7 @@ impl Running {
 
     /// CPU time so far, user and system, of all threads.
     pub fn cpu(&self) -> Result<Duration, BoxError> {
-        let mut total = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
-            // A thread that has just ended is left out.
-            if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
-                total += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
-            }
-        }
-        Ok(Duration::from_nanos(total))
+        cpu(self.id())
     }
 
     /// The process.
