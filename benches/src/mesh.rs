@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use outrigger_e2e::mesh::{self, Meshed};
+use outrigger_e2e::wait;
 
 use crate::BoxError;
 use crate::namespaces::Inside;
-use crate::process::Running;
+use crate::process::{self, Running};
 use crate::systems::{self, HTTP_PORT, Site};
 
 /// A client and an application in the mesh.
@@ -55,5 +57,27 @@ impl Mesh {
     /// The proxies' processes.
     pub fn proxies(&self) -> Vec<u32> {
         [&self.client, &self.server].map(|pod| pod.proxy().pid()).into()
+    }
+}
+
+/// How long proxies may take to end, told once and told again.
+const END: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
+
+impl Drop for Mesh {
+    /// A proxy that counts what it does writes that down at its end. The second signal ends a drain.
+    fn drop(&mut self) {
+        let proxies = [&self.client, &self.server].map(Meshed::proxy);
+        for patience in END {
+            for proxy in &proxies {
+                proxy.terminate();
+            }
+            let ended = || {
+                let running = proxies.iter().any(|proxy| process::is_running(proxy.pid()));
+                (!running).then_some(())
+            };
+            if wait::within(patience, ended).is_some() {
+                return;
+            }
+        }
     }
 }

@@ -5,9 +5,6 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use outrigger_e2e::wait;
 use serde_json::Value;
 
 use crate::BoxError;
@@ -92,19 +89,8 @@ pub fn memory(id: u32) -> Result<Memory, BoxError> {
     })
 }
 
-/// How long a program may take to end, told once and told again.
-const END: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
-
 impl Drop for Running {
-    /// One that counts what it does writes that down at its end, and a second signal ends a drain.
     fn drop(&mut self) {
-        for patience in END {
-            let pid = Pid::from_raw(self.0.id().cast_signed());
-            let told = kill(pid, Signal::SIGTERM);
-            if told.is_ok() && wait::within(patience, || self.0.try_wait().transpose()).is_some() {
-                return;
-            }
-        }
         // Already gone is as good.
         let _gone = self.0.kill();
         let _gone = self.0.wait();
