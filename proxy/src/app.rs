@@ -319,7 +319,6 @@ impl App {
         let certified = readiness.condition("identity", "no certificate yet");
         let serving = readiness.condition("listeners", "not accepting connections");
         control.spawn(show_certificate(credentials.clone(), certified));
-        control.spawn(release_code(readiness.clone()));
         let gateway = Gateway::new(inbound.clone(), outbound.clone());
         control.spawn(sweep(
             Arc::downgrade(&inbound),
@@ -461,15 +460,6 @@ async fn show_certificate(mut credentials: Live<Credentials>, condition: Conditi
         if credentials.changed().await.is_err() {
             return;
         }
-    }
-}
-
-/// Forgets the code that only a start runs, once it is over: it is the larger half of an idle proxy's memory.
-async fn release_code(readiness: Readiness) {
-    readiness.ready().await;
-    match outrigger_sys::memory::release_code() {
-        Ok(bytes) => tracing::debug!(bytes, "Gave pages of code back"),
-        Err(error) => tracing::debug!(%error, "Pages of code can't be given back"),
     }
 }
 
