@@ -56,7 +56,7 @@ bench: root setup ## Measure against the bare pair, HAProxy and nginx, as root (
 	target/release/bench growth $(if $(QUICK),--seconds 1 --sizes 1,100)
 	target/release/bench scale $(if $(QUICK),--seconds 1)
 
-release: root setup ## The programs as they are shipped, the proxy guided by a profile of the benches, in target/release
+release: root setup ## The programs in target/release, the proxy guided by a profile of the benches (17 minutes)
 	rustup component add llvm-tools
 	$(CARGO) build --locked --quiet --profile bench -p outrigger-benches $(PROGRAMS)
 	rm -rf $(PGO)/raw $(PGO)/train
