@@ -11,6 +11,9 @@ use crate::http::h2::frames::{
 /// A stream that has lived this long was worth its opening: as many as may be open at a time, may be reset in it.
 const YOUNG: Duration = Duration::from_secs(1);
 
+/// Young streams that may be reset at once.
+pub const RAPID_RESETS: u32 = 1_000;
+
 /// Bytes of DATA that let their receiver give one more piece of window back: some do so with each read of theirs.
 const BYTES_PER_UPDATE: u32 = 32;
 
@@ -97,7 +100,7 @@ impl Flood {
     /// Far above what is seen of browsers, gRPC in any language, and load generators.
     fn budget(self) -> Budget {
         let (burst, per_second) = match self {
-            Self::RapidReset => (1_000, 200),
+            Self::RapidReset => (RAPID_RESETS, 200),
             Self::Reset | Self::Priority | Self::Informational => (1_000, 100),
             Self::Ping => (500, 50),
             Self::Settings => (100, 10),

@@ -19,6 +19,7 @@ use crate::error::{self, BoxError};
 use crate::http::body::{Body, Track, Tracked};
 use crate::http::closing::Closing;
 use crate::http::h2::backlog::{Backlog, Share};
+use crate::http::h2::flood::RAPID_RESETS;
 use crate::http::h2::guard::Guarded;
 use crate::http::h2::window::Windows;
 use crate::http::h2::{keep_alive, reason, recv, send};
@@ -120,8 +121,8 @@ where
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Requests that may be reset before they were looked at: clients of one pod share a connection, and a busy proxy may
-/// find many of theirs at once (CVE-2023-44487 is for `Guarded` to tell).
-const RESET_EARLY: usize = 200;
+/// find many of theirs at once. CVE-2023-44487 is for `Guarded` to tell, which lets no more of them through.
+const RESET_EARLY: usize = RAPID_RESETS as usize;
 /// Streams that we have reset and remember for a second: what still comes for them is nobody's fault.
 const RESET_BY_US: usize = 200;
 
