@@ -167,9 +167,7 @@ impl Exchange {
 
     /// The request goes to an endpoint of a backend. An attempt before this one has failed to take it.
     pub fn send(&mut self, picked: Picked, backend: Option<&Arc<BackendHandles>>, now: Instant) {
-        if self.attempt.is_some() {
-            self.give_up("unclassified", "IO");
-        }
+        self.give_up("unclassified", "IO", now);
         let handles = picked.endpoint().handles().clone();
         handles.request();
         if let Some(backend) = backend {
@@ -216,13 +214,14 @@ impl Exchange {
 
     /// The attempt has ended without an answer, and the request is sent again.
     pub fn retried_after(&mut self, fault: &Fault) {
+        let now = Instant::now();
         match attempt_labels(fault) {
-            Some((error, how)) => self.give_up(error, how),
+            Some((error, how)) => self.give_up(error, how, now),
             None => {
                 // What can't be reached is answered for (RFC 9110 §15.6.3), here too.
                 self.status = fault.kind.answer().status;
                 self.grpc = None;
-                self.end_attempt(Ended::Answered, Instant::now());
+                self.end_attempt(Ended::Answered, now);
             }
         }
     }
@@ -243,17 +242,18 @@ impl Exchange {
         context: &str,
         closing: &Closing,
     ) -> Result<Response<Tracked<Self>>, BoxError> {
+        let now = Instant::now();
         if asked.version == Version::HTTP_2
             && let Some(reason) = fault.source.as_deref().and_then(|source| reason::of(source))
             && let Some(source) = fault.source.take()
         {
             self.broken = reset_name(reason);
-            self.give_up(reset_label(reason), self.broken);
-            self.finish_route(Instant::now());
+            self.give_up(reset_label(reason), self.broken, now);
+            self.finish_route(now);
             return Err(source);
         }
         if let Some((error, how)) = attempt_labels(&fault) {
-            self.give_up(error, how);
+            self.give_up(error, how, now);
             self.broken = how;
         }
         if let Some(picked) = self.attempt.as_mut().and_then(|attempt| attempt.picked.take()) {
@@ -271,9 +271,9 @@ impl Exchange {
     }
 
     /// There will be no answer of this attempt.
-    fn give_up(&mut self, error: &'static str, how: &'static str) {
+    fn give_up(&mut self, error: &'static str, how: &'static str, now: Instant) {
         let status = false;
-        self.end_attempt(Ended::Broken { error, how, status }, Instant::now());
+        self.end_attempt(Ended::Broken { error, how, status }, now);
     }
 
     fn end_attempt(&mut self, ended: Ended, now: Instant) {

@@ -79,7 +79,7 @@ impl Drop for Answer {
     fn drop(&mut self) {
         // Nobody wants the rest of the answer, so nobody sends the rest of the request: the stream is cancelled.
         if let Held::Shared(_, rest) = &self.held
-            && !self.received.is_over()
+            && !self.received.is_end_stream()
         {
             rest.abort();
         }

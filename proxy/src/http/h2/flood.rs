@@ -11,7 +11,7 @@ use crate::http::h2::frames::{
 /// A stream that has lived this long was worth its opening: as many as may be open at a time, may be reset in it.
 const YOUNG: Duration = Duration::from_secs(1);
 
-/// Young streams that may be reset at once.
+/// Young streams that may be reset at once, at a scale of 1.
 pub const RAPID_RESETS: u32 = 1_000;
 
 /// Bytes of DATA that let their receiver give one more piece of window back: some do so with each read of theirs.

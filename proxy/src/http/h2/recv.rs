@@ -61,11 +61,6 @@ impl Received {
         Poll::Ready(Some(Ok(data)))
     }
 
-    /// Whether everything has come and been read, the end too.
-    pub fn is_over(&self) -> bool {
-        self.is_end_stream() || self.stream.is_over()
-    }
-
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if self.expects == Expects::Data {
             if let Some(data) = ready!(self.poll_data(cx)?) {
@@ -97,7 +92,7 @@ impl HttpBody for Received {
         polled
     }
 
-    /// As far as has been seen: to look takes locks, and is done once with each frame.
+    /// Asks nobody: h2 has no end either before the frame that it came with was read, and that says so.
     fn is_end_stream(&self) -> bool {
         self.expects == Expects::Nothing
     }

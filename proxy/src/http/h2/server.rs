@@ -120,14 +120,15 @@ where
 /// How long a client that was said goodbye to may have no stream before it is left.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Requests that may be reset before they were looked at: clients of one pod share a connection, and a busy proxy may
-/// find many of theirs at once. CVE-2023-44487 is for `Guarded` to tell, which lets no more of them through.
-const RESET_EARLY: usize = RAPID_RESETS as usize;
 /// Streams that we have reset and remember for a second: what still comes for them is nobody's fault.
 const RESET_BY_US: usize = 200;
 
 fn builder(settings: &Http2Server, windows: Windows) -> Builder {
     let streams = settings.max_concurrent_streams;
+    // Clients of one pod share a connection, and a busy proxy may find many of their resets before it has looked at the
+    // first request. CVE-2023-44487 is for `Guarded` to tell, which lets no more of them through at once; where it is
+    // switched off, this is what is left.
+    let reset_early = RAPID_RESETS.saturating_mul(settings.flood_scale.max(1)) as usize;
     let mut builder = Builder::new();
     builder
         .initial_window_size(windows.stream)
@@ -135,7 +136,7 @@ fn builder(settings: &Http2Server, windows: Windows) -> Builder {
         .data_frame_budget(windows.bookkeeping(streams))
         .max_concurrent_streams(streams)
         .max_header_list_size(settings.max_header_list_size)
-        .max_pending_accept_reset_streams(settings.max_pending_accept_reset_streams.unwrap_or(RESET_EARLY))
+        .max_pending_accept_reset_streams(settings.max_pending_accept_reset_streams.unwrap_or(reset_early))
         .max_concurrent_reset_streams(RESET_BY_US)
         // RFC 8441: whether the application takes such requests turns out when one comes.
         .enable_connect_protocol();

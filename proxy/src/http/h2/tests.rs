@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ::h2::{Reason, RecvStream, SendStream, client, server};
 use bytes::Bytes;
 use futures_util::stream;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, StreamBody};
@@ -105,6 +106,19 @@ async fn the_last_data_ends_the_stream() {
     send::send(request, full, Reason::CANCEL).await.unwrap();
     assert_eq!(body.data().await.unwrap().unwrap(), "all of it");
     assert!(body.is_end_stream());
+}
+
+#[tokio::test]
+async fn an_end_that_comes_in_a_frame_of_its_own_is_one_when_that_was_read() {
+    let mut stream = stream().await;
+    let fields = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("2"))]);
+    let mut body = recv::body(stream.body, &fields, claim);
+    for (sent, ends) in [("ok", false), ("", true)] {
+        stream.request.send_data(sent.into(), ends).unwrap();
+        let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!((&data[..], body.is_end_stream()), (sent.as_bytes(), ends));
+    }
+    assert!(body.frame().await.is_none());
 }
 
 #[tokio::test]

@@ -524,16 +524,6 @@ impl Claim {
             None => Poll::Ready(None),
         }
     }
-
-    /// Whether everything has come and been read.
-    pub fn is_over(&self) -> bool {
-        let state = lock(&self.share.state);
-        let received = state
-            .streams
-            .get(&self.stream)
-            .and_then(|stream| stream.received.as_ref());
-        received.is_some_and(RecvStream::is_end_stream)
-    }
 }
 
 impl Drop for Claim {
