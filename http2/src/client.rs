@@ -70,6 +70,8 @@ pub enum Unopened {
     Malformed(#[source] Error),
 }
 
+const SILENT: &str = "the server closed the connection before it said anything";
+
 /// What may wait, of what the server does not read, before no more streams are opened; bytes.
 const UNREAD: usize = 64 << 10;
 
@@ -97,7 +99,7 @@ pub async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
     let mut driver = Driver::new(io, State::new(Role::Client, limits));
     poll_fn(|cx| match driver.poll(cx) {
         Poll::Pending if driver.has_begun() => Poll::Ready(Ok(())),
-        Poll::Ready(Ok(())) => Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())),
+        Poll::Ready(Ok(())) => Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, SILENT).into())),
         other => other,
     })
     .await?;
@@ -125,7 +127,9 @@ impl Opener {
         let id = if state.highest == 0 { 1 } else { state.highest + 2 };
         let head_at = state.out.position();
         message::check(request).map_err(Unopened::Malformed)?;
-        state.put_block(id, ended, |encoder, out| message::put_request(request, encoder, out));
+        state.put_block(id, ended, |encoder, out| {
+            message::put_request(request, encoder, out)
+        });
         state.highest = id;
         let mut stream = Stream::new(state.peer.initial_window, state.recv_initial);
         stream.expects_head = true;

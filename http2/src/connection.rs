@@ -171,7 +171,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             }
             Err(Ended::Fatal(Fatal(reason, text))) => {
                 let error = Error::go_away(reason, text.as_bytes(), By::Us);
-                let last = if state.role == Role::Server { state.highest } else { 0 };
+                let last = if state.role == Role::Server {
+                    state.highest
+                } else {
+                    0
+                };
                 state.put(|out| frame::put_go_away(out, last, reason, text));
                 state.break_off(&error);
                 Some(error)
@@ -226,12 +230,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 self.flushed = false;
             }
             let io = &mut self.io;
-            let written = self
-                .batch
-                .with_parts(|parts| match parts {
-                    [part] => Pin::new(io).poll_write(cx, part),
-                    parts => Pin::new(io).poll_write_vectored(cx, parts),
-                });
+            let written = self.batch.with_parts(|parts| match parts {
+                [part] => Pin::new(io).poll_write(cx, part),
+                parts => Pin::new(io).poll_write_vectored(cx, parts),
+            });
             let count = ready!(written)?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -366,7 +368,9 @@ impl Frames {
         let mut fragment = frame::unpadded(head, payload).ok_or(Fatal::from(Reason::PROTOCOL_ERROR))?;
         let mut priority = None;
         if head.has(PRIORITIZED) {
-            let (first, rest) = fragment.split_at_checked(5).ok_or(Fatal::from(Reason::FRAME_SIZE_ERROR))?;
+            let (first, rest) = fragment
+                .split_at_checked(5)
+                .ok_or(Fatal::from(Reason::FRAME_SIZE_ERROR))?;
             (priority, fragment) = (depends_on(first), rest);
         }
         let block = Block {

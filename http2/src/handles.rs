@@ -177,7 +177,9 @@ impl Send {
     pub fn send_head<B>(&mut self, head: &Response<B>, ended: bool) -> Result<(), Error> {
         let mut state = self.shared.lock();
         state.sendable(self.id)?;
-        state.put_block(self.id, ended, |encoder, out| message::put_response(head, encoder, out));
+        state.put_block(self.id, ended, |encoder, out| {
+            message::put_response(head, encoder, out)
+        });
         if ended {
             state.sent_all(self.id);
         }
@@ -188,7 +190,12 @@ impl Send {
     ///
     /// # Errors
     /// The stream has ended.
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes, last: bool) -> Poll<Result<(), Error>> {
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+        last: bool,
+    ) -> Poll<Result<(), Error>> {
         let mut state = self.shared.lock();
         loop {
             let room = state.room();
@@ -224,7 +231,9 @@ impl Send {
     pub fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), Error> {
         let mut state = self.shared.lock();
         state.sendable(self.id)?;
-        state.put_block(self.id, true, |encoder, out| message::put_trailers(trailers, encoder, out));
+        state.put_block(self.id, true, |encoder, out| {
+            message::put_trailers(trailers, encoder, out)
+        });
         state.sent_all(self.id);
         Ok(())
     }
@@ -366,7 +375,14 @@ impl State {
             return;
         }
         let answered = self.role == crate::state::Role::Server && !stream.local_open;
-        self.reset(id, if answered { Reason::NO_ERROR } else { Reason::CANCEL });
+        self.reset(
+            id,
+            if answered {
+                Reason::NO_ERROR
+            } else {
+                Reason::CANCEL
+            },
+        );
     }
 }
 
@@ -374,7 +390,11 @@ fn put_pieces(out: &mut BytesMut, block: &[u8], max_frame: usize, flags: u8, id:
     let count = block.chunks(max_frame).len();
     for (at, piece) in block.chunks(max_frame).enumerate() {
         let last = if at + 1 == count { END_HEADERS } else { 0 };
-        let (kind, flags) = if at == 0 { (HEADERS, flags) } else { (CONTINUATION, 0) };
+        let (kind, flags) = if at == 0 {
+            (HEADERS, flags)
+        } else {
+            (CONTINUATION, 0)
+        };
         frame::put_head(out, piece.len(), kind, flags | last, id);
         out.extend_from_slice(piece);
     }

@@ -159,7 +159,9 @@ impl Incoming {
             return Err(fault);
         }
         // HTTP/2 has no upgrades (RFC 9113 §8.6).
-        let status = self.status.filter(|status| *status != StatusCode::SWITCHING_PROTOCOLS);
+        let status = self
+            .status
+            .filter(|status| *status != StatusCode::SWITCHING_PROTOCOLS);
         let status = status.ok_or(Fault::Malformed)?;
         let for_requests = self.method.is_some()
             || self.scheme.is_some()
@@ -187,7 +189,11 @@ impl Incoming {
             || self.path.is_some()
             || self.status.is_some()
             || self.protocol.is_some();
-        if pseudo { Err(Fault::Malformed) } else { Ok(self.fields) }
+        if pseudo {
+            Err(Fault::Malformed)
+        } else {
+            Ok(self.fields)
+        }
     }
 }
 
@@ -331,21 +337,43 @@ mod tests {
             vec![method(), scheme(), path(), Field::Malformed],
             vec![method(), scheme(), path(), header("content-length", "+1")],
             vec![method(), scheme(), path(), header("content-length", "")],
-            vec![method(), scheme(), path(), header("content-length", "1"), header("content-length", "2")],
+            vec![
+                method(),
+                scheme(),
+                path(),
+                header("content-length", "1"),
+                header("content-length", "2"),
+            ],
         ] {
-            assert_eq!(incoming(wrong.clone()).request().unwrap_err(), Fault::Malformed, "{wrong:?}");
+            assert_eq!(
+                incoming(wrong.clone()).request().unwrap_err(),
+                Fault::Malformed,
+                "{wrong:?}"
+            );
         }
     }
 
     #[test]
     fn a_tunnel_has_an_authority_and_no_path() {
         let connect = || Field::Method(Method::CONNECT);
-        assert_eq!(incoming([connect(), authority()]).request().unwrap().uri(), "app:80");
+        assert_eq!(
+            incoming([connect(), authority()]).request().unwrap().uri(),
+            "app:80"
+        );
         assert!(incoming([connect()]).request().is_err());
-        assert!(incoming([connect(), authority(), scheme(), path()]).request().is_err());
+        assert!(
+            incoming([connect(), authority(), scheme(), path()])
+                .request()
+                .is_err()
+        );
         let websocket = Field::Protocol("websocket".into());
-        let request = incoming([connect(), websocket, scheme(), authority(), path()]).request().unwrap();
-        assert_eq!(request.extensions().get(), Some(&Protocol::from_static("websocket")));
+        let request = incoming([connect(), websocket, scheme(), authority(), path()])
+            .request()
+            .unwrap();
+        assert_eq!(
+            request.extensions().get(),
+            Some(&Protocol::from_static("websocket"))
+        );
     }
 
     #[test]

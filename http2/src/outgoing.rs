@@ -184,7 +184,8 @@ mod tests {
     fn written(batch: &mut Batch, step: usize) -> Vec<u8> {
         let mut all = Vec::new();
         while !batch.is_empty() {
-            let flat = batch.with_parts(|parts| parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<u8>>());
+            let flat =
+                batch.with_parts(|parts| parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<u8>>());
             let count = step.min(flat.len());
             assert!(count > 0, "there is always something to write");
             all.extend_from_slice(&flat[..count]);

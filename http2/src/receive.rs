@@ -27,13 +27,21 @@ impl State {
         }
         if self.role == Role::Client {
             // What is left of a stream that we have given up. It opens none: pushes are switched off.
-            return if self.was_opened(id) { Ok(()) } else { Err(Reason::PROTOCOL_ERROR.into()) };
+            return if self.was_opened(id) {
+                Ok(())
+            } else {
+                Err(Reason::PROTOCOL_ERROR.into())
+            };
         }
         if id % 2 == 0 {
             return Err(Reason::PROTOCOL_ERROR.into());
         }
         if id <= self.highest {
-            return if self.was_reset(id) { Ok(()) } else { Err(Reason::STREAM_CLOSED.into()) };
+            return if self.was_reset(id) {
+                Ok(())
+            } else {
+                Err(Reason::STREAM_CLOSED.into())
+            };
         }
         self.highest = id;
         if matches!(self.ending, Ending::After(last) if id > last) {
@@ -80,7 +88,9 @@ impl State {
         let id = block.stream;
         let mut answer = Response::new(());
         *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        self.put_block(id, true, |encoder, out| message::put_response(&answer, encoder, out));
+        self.put_block(id, true, |encoder, out| {
+            message::put_response(&answer, encoder, out)
+        });
         if !block.ends_stream {
             self.refuse(id, Reason::NO_ERROR);
         }
@@ -275,7 +285,9 @@ impl State {
 
     /// PING (RFC 9113 §6.7).
     pub(crate) fn on_ping(&mut self, flags: u8, payload: &[u8]) -> Result<(), Fatal> {
-        let payload: [u8; 8] = payload.try_into().map_err(|_| Fatal::from(Reason::FRAME_SIZE_ERROR))?;
+        let payload: [u8; 8] = payload
+            .try_into()
+            .map_err(|_| Fatal::from(Reason::FRAME_SIZE_ERROR))?;
         if flags & ACK == 0 {
             self.put(|out| frame::put_ping(out, ACK, payload));
         } else if payload == GOODBYE {
@@ -401,6 +413,8 @@ pub(crate) fn depends_on(priority: &[u8]) -> Option<u32> {
 
 /// A payload that is a number.
 fn four(payload: &[u8]) -> Result<u32, Fatal> {
-    let bytes = payload.try_into().map_err(|_| Fatal::from(Reason::FRAME_SIZE_ERROR))?;
+    let bytes = payload
+        .try_into()
+        .map_err(|_| Fatal::from(Reason::FRAME_SIZE_ERROR))?;
     Ok(u32::from_be_bytes(bytes))
 }

@@ -73,7 +73,10 @@ pub struct Accepted {
 ///
 /// # Errors
 /// The client sent something else, or went.
-pub async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(io: T, config: &Config) -> Result<Connection<T>, Error> {
+pub async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
+    io: T,
+    config: &Config,
+) -> Result<Connection<T>, Error> {
     let limits = Limits {
         ours: Ours {
             max_streams: Some(config.max_streams),

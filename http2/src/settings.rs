@@ -120,18 +120,35 @@ mod tests {
         payload.put_u16(id);
         payload.put_u32(value);
         let mut peer = Peer::default();
-        peer.update(&payload, true).map(|()| peer).map_err(|fatal| fatal.0)
+        peer.update(&payload, true)
+            .map(|()| peer)
+            .map_err(|fatal| fatal.0)
     }
 
     #[test]
     fn values_that_a_setting_cannot_have_are_errors() {
         assert_eq!(update(ENABLE_PUSH, 2).unwrap_err(), Reason::PROTOCOL_ERROR);
-        assert_eq!(update(INITIAL_WINDOW_SIZE, 1 << 31).unwrap_err(), Reason::FLOW_CONTROL_ERROR);
-        assert_eq!(update(MAX_FRAME_SIZE, 16_383).unwrap_err(), Reason::PROTOCOL_ERROR);
-        assert_eq!(update(MAX_FRAME_SIZE, 1 << 24).unwrap_err(), Reason::PROTOCOL_ERROR);
-        assert_eq!(update(ENABLE_CONNECT_PROTOCOL, 2).unwrap_err(), Reason::PROTOCOL_ERROR);
+        assert_eq!(
+            update(INITIAL_WINDOW_SIZE, 1 << 31).unwrap_err(),
+            Reason::FLOW_CONTROL_ERROR
+        );
+        assert_eq!(
+            update(MAX_FRAME_SIZE, 16_383).unwrap_err(),
+            Reason::PROTOCOL_ERROR
+        );
+        assert_eq!(
+            update(MAX_FRAME_SIZE, 1 << 24).unwrap_err(),
+            Reason::PROTOCOL_ERROR
+        );
+        assert_eq!(
+            update(ENABLE_CONNECT_PROTOCOL, 2).unwrap_err(),
+            Reason::PROTOCOL_ERROR
+        );
         let mut peer = Peer::default();
-        assert_eq!(peer.update(&[0; 5], true).unwrap_err().0, Reason::FRAME_SIZE_ERROR);
+        assert_eq!(
+            peer.update(&[0; 5], true).unwrap_err().0,
+            Reason::FRAME_SIZE_ERROR
+        );
     }
 
     #[test]

@@ -310,7 +310,11 @@ impl State {
     /// Resets a stream since the peer broke the protocol on it.
     pub(crate) fn made_to_reset(&mut self, id: u32, reason: Reason) -> Result<(), Fatal> {
         self.made_resets += 1;
-        if self.limits.made_resets.is_some_and(|limit| self.made_resets > limit) {
+        if self
+            .limits
+            .made_resets
+            .is_some_and(|limit| self.made_resets > limit)
+        {
             // CVE-2025-8671.
             return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "too_many_internal_resets"));
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode, Version};
+use outrigger_http2::Reason;
 use outrigger_policy::breaker;
 use outrigger_policy::classify::{self, Class, GrpcStatus};
 use tokio::time::Instant;
@@ -430,25 +431,25 @@ fn late_name(late: Late) -> &'static str {
 }
 
 /// The `error` label of routes for a stream that was reset.
-fn reset_name(reason: h2::Reason) -> &'static str {
+fn reset_name(reason: Reason) -> &'static str {
     match reason {
-        h2::Reason::CANCEL => CANCELLED,
-        h2::Reason::REFUSED_STREAM => "REFUSED",
-        h2::Reason::ENHANCE_YOUR_CALM => "ENHANCE_YOUR_CALM",
+        Reason::CANCEL => CANCELLED,
+        Reason::REFUSED_STREAM => "REFUSED",
+        Reason::ENHANCE_YOUR_CALM => "ENHANCE_YOUR_CALM",
         _ => "RESET",
     }
 }
 
 /// The `error` label of a response that an HTTP/2 reset broke off.
-fn reset_label(reason: h2::Reason) -> &'static str {
+fn reset_label(reason: Reason) -> &'static str {
     match reason {
-        h2::Reason::NO_ERROR => "h2(NO_ERROR)",
-        h2::Reason::PROTOCOL_ERROR => "h2(PROTOCOL_ERROR)",
-        h2::Reason::INTERNAL_ERROR => "h2(INTERNAL_ERROR)",
-        h2::Reason::FLOW_CONTROL_ERROR => "h2(FLOW_CONTROL_ERROR)",
-        h2::Reason::REFUSED_STREAM => "h2(REFUSED_STREAM)",
-        h2::Reason::CANCEL => "h2(CANCEL)",
-        h2::Reason::ENHANCE_YOUR_CALM => "h2(ENHANCE_YOUR_CALM)",
+        Reason::NO_ERROR => "h2(NO_ERROR)",
+        Reason::PROTOCOL_ERROR => "h2(PROTOCOL_ERROR)",
+        Reason::INTERNAL_ERROR => "h2(INTERNAL_ERROR)",
+        Reason::FLOW_CONTROL_ERROR => "h2(FLOW_CONTROL_ERROR)",
+        Reason::REFUSED_STREAM => "h2(REFUSED_STREAM)",
+        Reason::CANCEL => "h2(CANCEL)",
+        Reason::ENHANCE_YOUR_CALM => "h2(ENHANCE_YOUR_CALM)",
         _ => "h2(OTHER)",
     }
 }

@@ -35,42 +35,39 @@ impl Decoder {
         let mut started = false;
         while let Some((&first, rest)) = input.rest.split_first() {
             input.rest = rest;
-            let (field, size) = match first {
-                0x80.. => self.indexed(input.integer(first, 7)?)?,
-                0x40.. => self.literal(&mut input, Literal::Indexed, first, &mut scratch)?,
+            let kind = match first {
+                0x80.. => {
+                    let (field, size) = self.indexed(input.integer(first, 7)?)?;
+                    each(field.clone(), size);
+                    started = true;
+                    continue;
+                }
+                0x40.. => Literal::Indexed,
                 0x20.. if started => return Err(Error),
                 0x20.. => {
                     self.resize(input.integer(first, 5)?)?;
                     continue;
                 }
-                0x10.. => self.literal(&mut input, Literal::NeverIndexed, first, &mut scratch)?,
-                _ => self.literal(&mut input, Literal::NotIndexed, first, &mut scratch)?,
+                0x10.. => Literal::NeverIndexed,
+                _ => Literal::NotIndexed,
             };
-            started = true;
+            let (field, size) = self.literal(&mut input, kind, first, &mut scratch)?;
             each(field, size);
+            started = true;
         }
         Ok(())
     }
 
-    /// A field from one of the tables (RFC 7541 §6.1).
+    /// A field from one of the tables (RFC 7541 §6.1), and its size.
     #[inline]
-    fn indexed(&self, index: usize) -> Result<(Field, usize), Error> {
+    fn indexed(&self, index: usize) -> Result<(&Field, usize), Error> {
         if let Some(age) = index.checked_sub(FIRST_DYNAMIC) {
             let (entry, size) = self.table.get(age).ok_or(Error)?;
             return Ok((entry.field(), *size));
         }
         // Index zero wraps around, out of the table.
         let field = FIELDS.get(index.wrapping_sub(1)).ok_or(Error)?;
-        let value = match field {
-            Field::Method(method) => method.as_str().len(),
-            Field::Scheme(scheme) => scheme.as_str().len(),
-            Field::Path(path) => path.as_str().len(),
-            Field::Status(status) => status.as_str().len(),
-            Field::Header(_, value) => value.len(),
-            // The static table has none of them with a value.
-            Field::Authority(_) | Field::Protocol(_) | Field::Malformed => 0,
-        };
-        Ok((field.clone(), static_name(field).len() + value + ENTRY_OVERHEAD))
+        Ok((field, static_size(field)))
     }
 
     /// A literal field (RFC 7541 §6.2).
@@ -171,6 +168,20 @@ fn static_name(field: &Field) -> Name {
     name_of(field).unwrap_or(Name::Pseudo(Pseudo::Authority))
 }
 
+/// The size of an entry of the static table (RFC 7541 §4.1).
+fn static_size(field: &Field) -> usize {
+    let (name, value) = match field {
+        Field::Method(method) => (Pseudo::Method.as_str(), method.as_str().len()),
+        Field::Scheme(scheme) => (Pseudo::Scheme.as_str(), scheme.as_str().len()),
+        Field::Path(path) => (Pseudo::Path.as_str(), path.as_str().len()),
+        Field::Status(status) => (Pseudo::Status.as_str(), status.as_str().len()),
+        Field::Header(name, value) => (name.as_str(), value.len()),
+        // As above, and the static table has no `:protocol`.
+        Field::Authority(_) | Field::Protocol(_) | Field::Malformed => (Pseudo::Authority.as_str(), 0),
+    };
+    name.len() + value + ENTRY_OVERHEAD
+}
+
 fn name_of(field: &Field) -> Option<Name> {
     Some(match field {
         Field::Method(_) => Name::Pseudo(Pseudo::Method),
@@ -223,10 +234,10 @@ enum Entry {
 
 impl Entry {
     #[inline]
-    fn field(&self) -> Field {
+    fn field(&self) -> &Field {
         match self {
-            Self::Valid(field) => field.clone(),
-            Self::Malformed(_) => Field::Malformed,
+            Self::Valid(field) => field,
+            Self::Malformed(_) => &Field::Malformed,
         }
     }
 

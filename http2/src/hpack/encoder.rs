@@ -87,22 +87,24 @@ impl Encoder {
         self.write(Name::Header(name), value.as_bytes(), out);
     }
 
-    #[inline]
+    // Inlined, and so compiled for each kind of name.
+    #[inline(always)]
     fn write(&mut self, name: Name<'_>, value: &[u8], out: &mut BytesMut) {
         let hash = Hash::new(name.as_str(), value);
         match self.find(name, value, hash) {
-            Some(index) => put_integer(index, 7, INDEXED_FIELD, out),
+            Some(index) => put_index(index, out),
             None => self.write_new(name, value, hash, out),
         }
     }
 
     /// Writes a field that is not in the dynamic table.
+    #[inline(never)]
     fn write_new(&mut self, name: Name<'_>, value: &[u8], hash: Hash, out: &mut BytesMut) {
         let fixed = name.static_index(hash);
         if let Some(index) = fixed
             && name.has_static_value(index, value)
         {
-            return put_integer(index, 7, INDEXED_FIELD, out);
+            return put_index(index, out);
         }
         let known = self.find_name(name, hash);
         let size = name.as_str().len() + value.len() + ENTRY_OVERHEAD;
@@ -132,7 +134,7 @@ impl Encoder {
     }
 
     /// The index of an entry with this name and value.
-    #[inline]
+    #[inline(always)]
     fn find(&self, name: Name<'_>, value: &[u8], hash: Hash) -> Option<usize> {
         let set = &self.slots.as_ref()?.fields[hash.field_set()];
         self.find_in(set, hash.field, |entry| {
@@ -146,7 +148,7 @@ impl Encoder {
         self.find_in(set, hash.name, |entry| name == entry.name.borrowed())
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_in(&self, set: &Set, hash: u64, is_it: impl Fn(&Entry) -> bool) -> Option<usize> {
         for slot in set.iter().filter(|slot| slot.tag == tag(hash)) {
             let age = self.table.age(slot.number);
@@ -394,19 +396,19 @@ impl Hash {
     }
 
     fn seen(self) -> (usize, u32) {
-        (top_bits::<4>(self.field), self.field as u32)
+        (top_bits::<4>(self.field), (self.field >> 28) as u32)
     }
 }
 
 #[inline]
 fn top_bits<const BITS: u32>(hash: u64) -> usize {
-    (hash >> (64 - BITS)) as usize
+    (hash >> (u64::BITS - BITS)) as usize
 }
 
-/// The bits that are compared before the entry is.
+/// The bits after those that choose the set. They are compared before the entry is.
 #[inline]
 fn tag(hash: u64) -> u16 {
-    hash as u16
+    (hash >> 42) as u16
 }
 
 /// Hashes the length, both ends and, of a string that is longer than these, the middle.
@@ -414,7 +416,7 @@ fn tag(hash: u64) -> u16 {
 fn hash(string: &[u8], seed: u64) -> u64 {
     let length = string.len();
     let (start, end) = match (string.first_chunk(), string.last_chunk()) {
-        (Some(start), Some(end)) => (u64::from_le_bytes(*start), u64::from_le_bytes(*end)),
+        (Some(start), Some(end)) => (u64::from_le_bytes(*start), u64::from_be_bytes(*end)),
         _ => short_ends(string),
     };
     let ends = mix(start ^ seed, end ^ length as u64);
@@ -435,20 +437,20 @@ fn hash(string: &[u8], seed: u64) -> u64 {
 #[inline]
 fn short_ends(string: &[u8]) -> (u64, u64) {
     if let (Some(start), Some(end)) = (string.first_chunk(), string.last_chunk()) {
-        return (u32::from_le_bytes(*start).into(), u32::from_le_bytes(*end).into());
+        return (u32::from_le_bytes(*start).into(), u32::from_be_bytes(*end).into());
     }
     match *string {
         [] => (0, 0),
         [only] => (only.into(), 0),
-        [first, .., last] => (first.into(), u64::from(last) << 8 | u64::from(string[1])),
+        [first, .., last] => (first.into(), u64::from(string[1]) << 8 | u64::from(last)),
     }
 }
 
-/// Multiplies, and folds the product so that all bits of both factors reach all bits of the result.
+/// Mixes so that all bits of both words reach the top bits of the result, the low ones the most.
 #[inline]
 fn mix(a: u64, b: u64) -> u64 {
-    let product = u128::from(a ^ 0x9e37_79b9_7f4a_7c15) * u128::from(b ^ 0xd1b5_4a32_d192_ed03);
-    product as u64 ^ (product >> 64) as u64
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    (a.wrapping_mul(ODD).rotate_left(32) ^ b).wrapping_mul(ODD)
 }
 
 #[derive(Clone, Copy)]
@@ -466,13 +468,21 @@ fn put_literal(literal: Literal, index: Option<usize>, name: Name<'_>, value: &[
     put_string(value, out);
 }
 
+/// Writes a field that is in one of the tables (RFC 7541 §6.1).
+#[inline]
+fn put_index(index: usize, out: &mut BytesMut) {
+    match u8::try_from(index) {
+        Ok(index) if index < 0x7f => out.extend_from_slice(&[INDEXED_FIELD | index]),
+        _ => put_integer(index, 7, INDEXED_FIELD, out),
+    }
+}
+
 fn put_string(string: &[u8], out: &mut BytesMut) {
     put_integer(string.len(), 7, 0, out);
     out.extend_from_slice(string);
 }
 
 /// Writes an integer into the low `prefix` bits of a byte and those after it (RFC 7541 §5.1).
-#[inline]
 fn put_integer(value: usize, prefix: u32, pattern: u8, out: &mut BytesMut) {
     let mask = (1 << prefix) - 1;
     match u8::try_from(value) {
@@ -490,4 +500,37 @@ fn put_rest(mut value: usize, out: &mut BytesMut) {
         value >>= 7;
     }
     out.extend_from_slice(&[value as u8]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_only_a_guess() {
+        let (a, b) = (HeaderName::from_static("a"), HeaderName::from_static("b"));
+        let (one, two) = (HeaderValue::from_static("1"), HeaderValue::from_static("2"));
+        let mut encoder = Encoder::new();
+        encoder.field(&a, &one, &mut BytesMut::new());
+        for (name, value, known) in [(&a, &one, true), (&a, &two, false), (&b, &one, false)] {
+            let hash = Hash::new(name.as_str(), value.as_bytes());
+            let slots = encoder.slots.as_mut().unwrap();
+            // As if their hashes were those of the first field.
+            slots.fields[hash.field_set()][0] = Slot {
+                tag: tag(hash.field),
+                number: 0,
+            };
+            slots.names[hash.name_set()][0] = Slot {
+                tag: tag(hash.name),
+                number: 0,
+            };
+            let name = Name::Header(name);
+            assert_eq!(
+                encoder.find(name, value.as_bytes(), hash),
+                known.then_some(FIRST_DYNAMIC)
+            );
+            let known = name == Name::Header(&a);
+            assert_eq!(encoder.find_name(name, hash), known.then_some(FIRST_DYNAMIC));
+        }
+    }
 }

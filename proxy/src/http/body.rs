@@ -55,7 +55,7 @@ pub enum Error {
     Connection(#[from] hyper::Error),
     /// Its HTTP/2 stream or connection did.
     #[error("the HTTP/2 stream broke off")]
-    Stream(#[from] h2::Error),
+    Stream(#[from] outrigger_http2::Error),
     /// This proxy did, and says why.
     #[error("{0}")]
     Proxy(&'static str),

@@ -1,8 +1,8 @@
 //! What a request is for: one host and one form, or none at all. What two readers could read in two ways is refused.
 
-use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use outrigger_http2::Protocol;
 
 use crate::config::HeadLimits;
 use crate::error::{Fault, Kind, Side};

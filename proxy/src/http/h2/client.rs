@@ -4,16 +4,15 @@ use std::future::{pending, poll_fn};
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use ::h2::client::{Builder, ResponseFuture, SendRequest};
-use ::h2::ext::Protocol;
-use ::h2::{PingPong, Reason, SendStream};
-use bytes::Bytes;
 use futures_util::future::{self, Either};
 use http::{Request, Response};
 use http_body::Body as _;
+pub use outrigger_http2::client::Unopened;
+use outrigger_http2::client::{self, Config, Opener};
+use outrigger_http2::{Pings, Reason, Recv, Send as SendStream};
 use outrigger_policy::endpoint::Http2Params;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -27,14 +26,11 @@ use crate::http::h2::guard::Guarded;
 use crate::http::h2::send::{self, Broken, Sending};
 use crate::http::h2::slots::{Slot, Slots};
 use crate::http::h2::window::Windows;
-use crate::http::h2::wire::{Wire, Writes};
 use crate::http::h2::{keep_alive, recv};
 use crate::http::interim::Interims;
 use crate::http::rarely::rarely;
 use crate::net::io::Activity;
 
-/// No peer allows so many streams: what h2 is told until the peer has said how many.
-const UNKNOWN: usize = usize::MAX - 1;
 /// The largest header list that is accepted, bytes (RFC 9113 §6.5.2).
 const MAX_HEADER_LIST: u32 = 16 << 10;
 
@@ -50,37 +46,33 @@ const WIDE: Windows = Windows {
 /// Opens streams on one connection. Once it is dropped, the connection ends with the last of them.
 #[derive(Debug)]
 pub struct Connection {
-    sender: SendRequest<Bytes>,
+    opener: Opener,
     slots: Arc<Slots>,
     share: Arc<Share>,
-    writes: Writes,
 }
 
 /// A stream whose request's head is on its way.
 #[derive(Debug)]
 pub struct Stream {
-    response: ResponseFuture,
+    response: Recv,
     /// Where the body goes; `None`: there is none.
-    request: Option<SendStream<Bytes>>,
+    request: Option<SendStream>,
     claim: Claim,
     slot: Slot,
-    writes: Writes,
-    /// Those before it was opened.
-    writes_before: u64,
 }
 
 /// Drives a connection.
 #[derive(Debug)]
 pub struct Driver {
-    connection: ::h2::client::Connection<Wire, Bytes>,
+    connection: client::Connection<Guarded>,
     slots: Arc<Slots>,
-    pings: Option<Pings>,
+    keep_alive: Option<Asking>,
 }
 
 /// PINGs that find out whether a silent peer is still there.
 #[derive(Debug)]
-struct Pings {
-    pings: PingPong,
+struct Asking {
+    pings: Pings,
     peer: Activity,
     settings: KeepAlive,
     while_idle: bool,
@@ -107,7 +99,7 @@ pub enum End {
     /// The peer left a PING unanswered.
     Unanswered,
     /// It failed, or the peer did not keep to the protocol.
-    Failed(::h2::Error),
+    Failed(outrigger_http2::Error),
 }
 
 /// Why a connection could not be opened.
@@ -115,32 +107,16 @@ pub enum End {
 pub enum Error {
     /// It failed, or the peer speaks something else.
     #[error("HTTP/2")]
-    Http2(#[from] ::h2::Error),
-    /// The peer closed it.
-    #[error("the server closed the connection before it said anything")]
-    Closed,
-}
-
-/// Why no stream was opened. The request is as it was.
-#[derive(Debug)]
-pub enum Unopened {
-    /// The peer allows no more of them now.
-    Full,
-    /// The connection takes none any more: the peer said goodbye (GOAWAY), or it has ended.
-    Over,
-    /// The request asks for a tunnel for a protocol, and the peer takes none (RFC 8441 §3).
-    NoTunnel,
-    /// The request makes no sense in HTTP/2.
-    Malformed(::h2::Error),
+    Http2(#[from] outrigger_http2::Error),
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Unanswered {
     /// The server did not process the request, and its body is back whole.
-    Unprocessed(::h2::Error),
+    Unprocessed(outrigger_http2::Error),
     /// The stream or the connection broke off.
-    Stream(::h2::Error),
+    Stream(outrigger_http2::Error),
     /// The request's own body did.
     Request(body::Error),
     /// What came before the answer is not taken.
@@ -166,22 +142,10 @@ pub async fn connect(
     freed: Arc<Notify>,
 ) -> Result<(Connection, Driver), Error> {
     let peer = params.keep_alive.map(|keep_alive| (keep_alive, io.activity()));
-    let writes = Writes::default();
-    let wire = Wire::new(io, writes.clone());
-    let (sender, mut connection) = builder(windows, params).handshake(wire).await?;
-    let pings = connection.ping_pong();
-    let limit = poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Err(Error::Closed)),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
-        Poll::Pending => match connection.max_concurrent_send_streams() {
-            UNKNOWN => Poll::Pending,
-            limit => Poll::Ready(Ok(limit)),
-        },
-    })
-    .await?;
-    let slots = Slots::new(limit, freed);
-    let pings = peer.zip(pings).map(|(((interval, timeout), peer), pings)| Pings {
-        pings,
+    let (opener, connection) = client::handshake(io, &config(windows, params)).await?;
+    let slots = Slots::new(connection.max_streams(), freed);
+    let keep_alive = peer.map(|((interval, timeout), peer)| Asking {
+        pings: connection.pings(),
         peer,
         settings: KeepAlive { interval, timeout },
         while_idle: params.keep_alive_while_idle,
@@ -189,90 +153,35 @@ pub async fn connect(
     let driver = Driver {
         connection,
         slots: slots.clone(),
-        pings,
+        keep_alive,
     };
-    let connection = Connection {
-        sender,
-        slots,
-        share,
-        writes,
-    };
+    let connection = Connection { opener, slots, share };
     Ok((connection, driver))
 }
 
-fn builder(windows: Windows, params: &Http2Params) -> Builder {
-    let mut builder = Builder::new();
-    builder
-        .enable_push(false)
-        .initial_max_send_streams(UNKNOWN)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .initial_window_size(windows.stream)
-        .initial_connection_window_size(windows.connection)
-        .data_frame_budget(windows.bookkeeping(STREAMS));
-    if let Some(streams) = params.max_concurrent_reset_streams {
-        builder.max_concurrent_reset_streams(streams);
+fn config(windows: Windows, params: &Http2Params) -> Config {
+    let defaults = Config::default();
+    Config {
+        stream_window: windows.stream,
+        connection_window: windows.connection,
+        max_frame_size: params.max_frame_size.unwrap_or(defaults.max_frame_size),
+        max_header_list_size: MAX_HEADER_LIST,
+        send_buffer: params.max_send_buf_size.unwrap_or(defaults.send_buffer).max(1),
     }
-    // What a server still sends on streams that clients have given up counts as our own error, over the connection's
-    // whole life: thousands of cancelled calls would end a connection that is well.
-    builder.max_local_error_reset_streams(None);
-    if let Some(size) = params.max_frame_size {
-        builder.max_frame_size(size);
-    }
-    if let Some(size) = params.max_send_buf_size {
-        builder.max_send_buffer_size(size);
-    }
-    builder
 }
 
 impl Connection {
-    /// Opens a stream with a copy of the request's head, which is needed again if the server refuses it.
+    /// Opens a stream with a request's head, which is left as it is: it is needed again if the server refuses it.
     pub fn open(&mut self, request: &Request<Body>) -> Result<Stream, Unopened> {
-        if request.extensions().get::<Protocol>().is_some()
-            && !self.sender.is_extended_connect_protocol_enabled()
-        {
-            return Err(Unopened::NoTunnel);
-        }
         let slot = self.slots.take().ok_or(Unopened::Full)?;
-        let writes_before = self.writes.count();
-        let ended = request.body().is_end_stream();
-        // A copy, since h2's handle keeps the stream that uses up the limit, and so keeps it from being cancelled.
-        let mut sender = self.sender.clone();
-        match sender.send_request(copy_of_head(request), ended) {
-            Ok((response, stream)) => Ok(Stream {
-                claim: self.share.open(response.stream_id().as_u32()),
-                response,
-                request: (!ended).then_some(stream),
-                slot,
-                writes: self.writes.clone(),
-                writes_before,
-            }),
-            Err(error) if self.is_over() => {
-                tracing::debug!(%error, "an HTTP/2 connection takes no more requests");
-                Err(Unopened::Over)
-            }
-            Err(error) => Err(Unopened::Malformed(error)),
-        }
+        let (response, stream) = self.opener.open(request, request.body().is_end_stream())?;
+        Ok(Stream {
+            claim: self.share.open(response.id()),
+            response,
+            request: stream,
+            slot,
+        })
     }
-
-    /// Whether the connection has ended, was said goodbye on, or has no stream left to number.
-    fn is_over(&mut self) -> bool {
-        let ready = self.sender.poll_ready(&mut Context::from_waker(Waker::noop()));
-        matches!(ready, Poll::Ready(Err(_)))
-    }
-}
-
-/// A request like this one, without its body.
-pub(in crate::http) fn copy_of_head(request: &Request<Body>) -> Request<()> {
-    let mut head = Request::new(());
-    *head.method_mut() = request.method().clone();
-    *head.uri_mut() = request.uri().clone();
-    *head.version_mut() = request.version();
-    *head.headers_mut() = request.headers().clone();
-    // Extended CONNECT (RFC 8441 §4) names its protocol there.
-    if let Some(protocol) = request.extensions().get::<Protocol>() {
-        head.extensions_mut().insert(protocol.clone());
-    }
-    head
 }
 
 impl Stream {
@@ -309,7 +218,7 @@ impl Stream {
         cx: &mut Context<'_>,
         sending: &mut Option<Sending<Body>>,
         interims: &Interims,
-    ) -> Poll<Result<Response<::h2::RecvStream>, Unanswered>> {
+    ) -> Poll<Result<Response<()>, Unanswered>> {
         if let Poll::Ready(answered) = self.poll_head(cx, interims) {
             return Poll::Ready(answered);
         }
@@ -331,23 +240,25 @@ impl Stream {
         Poll::Pending
     }
 
-    /// The answer's head, after those that are interim. h2 drops these if it is asked for the answer before them.
+    /// The answer's head, after those that are interim.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         interims: &Interims,
-    ) -> Poll<Result<Response<::h2::RecvStream>, Unanswered>> {
-        while let Some(interim) = ready!(self.response.poll_informational(cx)) {
-            let interim = interim.map_err(Unanswered::Stream)?;
-            interims.pass(interim).map_err(Unanswered::Refused)?;
+    ) -> Poll<Result<Response<()>, Unanswered>> {
+        loop {
+            let head = ready!(self.response.poll_head(cx)).map_err(Unanswered::Stream)?;
+            if !head.status().is_informational() {
+                return Poll::Ready(Ok(head));
+            }
+            interims.pass(head).map_err(Unanswered::Refused)?;
         }
-        let answered = ready!(Pin::new(&mut self.response).poll(cx));
-        Poll::Ready(answered.map_err(Unanswered::Stream))
     }
 
-    fn begin(self, response: Response<::h2::RecvStream>, sending: Option<Sending<Body>>) -> Response<Body> {
-        let (head, stream) = response.into_parts();
+    fn begin(self, response: Response<()>, sending: Option<Sending<Body>>) -> Response<Body> {
+        let (head, ()) = response.into_parts();
         let held = Held::new(self.slot, sending);
+        let stream = (!self.response.is_over()).then_some(self.response);
         let body = match recv::body(stream, &head.headers, |stream| self.claim.on(stream)) {
             Body::Received(received) => Body::Answer(Answer::new(received, held)),
             ended => ended,
@@ -356,11 +267,11 @@ impl Stream {
     }
 
     /// The server says so, or can't have heard of the stream.
-    fn was_not_processed(&self, error: &::h2::Error) -> bool {
+    fn was_not_processed(&self, error: &outrigger_http2::Error) -> bool {
         let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-        // h2 gives this error to streams above the last that the peer has processed (RFC 9113 §6.8), and to no others.
+        // Streams above the last that the peer has processed have this error (RFC 9113 §6.8), and no others.
         let above_the_last = error.is_go_away();
-        let never_left = error.is_io() && self.writes.count() == self.writes_before;
+        let never_left = error.is_io() && !self.response.has_left();
         (error.is_remote() && (refused || above_the_last)) || never_left
     }
 }
@@ -372,17 +283,17 @@ impl Driver {
         let Self {
             mut connection,
             slots,
-            pings,
+            keep_alive,
         } = self;
         let retiring = pin!(async {
             retire(over(&slots, lifetime).await);
             pending::<()>().await;
         });
-        let unanswered = pin!(unanswered(pings, &slots));
+        let unanswered = pin!(unanswered(keep_alive, &slots));
         let waiting = pin!(rarely(future::select(retiring, unanswered)));
         let driving = poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx);
-            slots.set_limit(connection.max_concurrent_send_streams());
+            slots.set_limit(connection.max_streams());
             polled
         });
         match future::select(driving, waiting).await {
@@ -412,9 +323,9 @@ async fn over(slots: &Slots, lifetime: Lifetime) -> End {
 }
 
 /// Ends when the peer has left a PING unanswered. Without a stream, it is asked only if that is configured.
-async fn unanswered(pings: Option<Pings>, slots: &Slots) {
-    match pings {
-        Some(Pings {
+async fn unanswered(asking: Option<Asking>, slots: &Slots) {
+    match asking {
+        Some(Asking {
             pings,
             peer,
             settings,

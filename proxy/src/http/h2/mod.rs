@@ -1,4 +1,4 @@
-//! HTTP/2 on the h2 crate itself: servers and clients, what streams receive and send, what resets say, flow control, and
+//! HTTP/2 for the proxy: servers and clients, what streams receive and send, what resets say, flow control, and
 //! what a peer may cost us.
 
 pub mod answer;
@@ -15,7 +15,6 @@ pub mod send;
 pub mod server;
 pub mod slots;
 pub mod window;
-pub mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use ::h2::Reason;
+use outrigger_http2::Reason;
 
 /// The code that an error carries, however deep.
 ///
@@ -11,7 +11,7 @@ use ::h2::Reason;
 pub fn of(error: &(dyn Error + 'static)) -> Option<Reason> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(h2) = error.downcast_ref::<::h2::Error>() {
+        if let Some(h2) = error.downcast_ref::<outrigger_http2::Error>() {
             return if h2.is_go_away() && h2.is_remote() {
                 Some(Reason::REFUSED_STREAM)
             } else {
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_code_is_found_however_deep_it_lies() {
-        let error = body::Error::from(::h2::Error::from(Reason::ENHANCE_YOUR_CALM));
+        let error = body::Error::from(outrigger_http2::Error::from(Reason::ENHANCE_YOUR_CALM));
         let fault = Fault::because(Kind::Reset, Side::Server, error);
         assert_eq!(of(&fault), Some(Reason::ENHANCE_YOUR_CALM));
         assert_eq!(of(&Fault::new(Kind::Reset, Side::Server)), None);
@@ -48,9 +48,9 @@ mod tests {
 
     #[test]
     fn a_message_that_breaks_off_never_seems_complete() {
-        let no_error = ::h2::Error::from(Reason::NO_ERROR);
+        let no_error = outrigger_http2::Error::from(Reason::NO_ERROR);
         assert_eq!(passed_on(&no_error, Reason::CANCEL), Reason::CANCEL);
-        let refused = ::h2::Error::from(Reason::PROTOCOL_ERROR);
+        let refused = outrigger_http2::Error::from(Reason::PROTOCOL_ERROR);
         assert_eq!(passed_on(&refused, Reason::CANCEL), Reason::PROTOCOL_ERROR);
     }
 }

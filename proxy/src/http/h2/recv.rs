@@ -3,22 +3,23 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ::h2::RecvStream;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use outrigger_http2::Recv;
 
 use crate::http::body::{Body, Error};
 use crate::http::h2::backlog::Claim;
 
 /// The rest of a message that is received on a stream.
 ///
-/// A reset is an error unless the message was complete before it: then h2 has its end (RFC 9113 §8.1).
+/// A reset is an error unless the message was complete before it (RFC 9113 §8.1).
 #[derive(Debug)]
 pub struct Received {
-    stream: Claim,
-    /// Bytes to come, if `content-length` says so; h2 sees to it that it says the truth.
+    /// `None`: all of it has come.
+    stream: Option<Claim>,
+    /// Bytes to come, if `content-length` says so; it is seen to below that it says the truth.
     left: Option<u64>,
     expects: Expects,
 }
@@ -30,18 +31,18 @@ enum Expects {
     Nothing,
 }
 
-/// The body of the message that has these fields. If there is one, `claim` enters its stream.
-pub fn body(stream: RecvStream, fields: &HeaderMap, claim: impl FnOnce(RecvStream) -> Claim) -> Body {
+/// The body of the message that has these fields. If something of it is still to come, on `stream`, `claim` enters that.
+pub fn body(stream: Option<Recv>, fields: &HeaderMap, claim: impl FnOnce(Recv) -> Claim) -> Body {
     let left = fields
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse().ok());
-    let expects = match stream.is_end_stream() {
-        true if left.is_none() => return Body::Empty,
-        true => Expects::Nothing,
-        false => Expects::Data,
+    let expects = match stream {
+        None if left.is_none() => return Body::Empty,
+        None => Expects::Nothing,
+        Some(_) => Expects::Data,
     };
     Body::Received(Received {
-        stream: claim(stream),
+        stream: stream.map(claim),
         left,
         expects,
     })
@@ -49,7 +50,10 @@ pub fn body(stream: RecvStream, fields: &HeaderMap, claim: impl FnOnce(RecvStrea
 
 impl Received {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let Some((data, ended)) = ready!(self.stream.poll_data(cx)?) else {
+        let Some(stream) = &self.stream else {
+            return Poll::Ready(None);
+        };
+        let Some((data, ended)) = ready!(stream.poll_data(cx)?) else {
             return Poll::Ready(None);
         };
         if ended {
@@ -68,8 +72,10 @@ impl Received {
             }
             self.expects = Expects::Trailers;
         }
-        if self.expects == Expects::Trailers {
-            let trailers = ready!(self.stream.poll_trailers(cx)).transpose()?;
+        if self.expects == Expects::Trailers
+            && let Some(stream) = &self.stream
+        {
+            let trailers = ready!(stream.poll_trailers(cx)).transpose()?;
             self.expects = Expects::Nothing;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
@@ -92,7 +98,7 @@ impl HttpBody for Received {
         polled
     }
 
-    /// Asks nobody: h2 has no end either before the frame that it came with was read, and that says so.
+    /// Asks nobody: who read the last of it was told so.
     fn is_end_stream(&self) -> bool {
         self.expects == Expects::Nothing
     }

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ::h2::server::{Builder, SendResponse};
-use ::h2::{Reason, RecvStream, SendStream};
-use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body::Body as _;
+use outrigger_http2::server::{self, Accepted, Config};
+use outrigger_http2::{Reason, Send as SendStream};
 use tokio::time::{sleep, timeout};
 
 use crate::config::Http2Server;
@@ -32,7 +31,7 @@ use crate::net::io::Io;
 pub enum Error {
     /// The client went away, it broke the protocol, or the connection failed.
     #[error("the HTTP/2 connection broke off")]
-    Connection(#[from] ::h2::Error),
+    Connection(#[from] outrigger_http2::Error),
     /// The client is not there any more.
     #[error("the client left a PING unanswered")]
     Unanswered,
@@ -64,15 +63,14 @@ where
     let windows = Windows::configured(settings.flow_control, streams);
     let share = Share::of_client(backlog, windows.spare(streams));
     let io = Guarded::from_client(io, settings.flood_scale, share.clone());
-    let opening = timeout(settings.preface_timeout, builder(settings, windows).handshake(io));
+    let config = config(settings, windows);
+    let opening = timeout(settings.preface_timeout, server::handshake(io, &config));
     let mut connection = opening.await.map_err(|_elapsed| Error::Silent)??;
-    let pings = peer.zip(connection.ping_pong());
+    let pings = peer.map(|(keep_alive, peer)| (keep_alive, peer, connection.pings()));
     let interims = Arc::<Pending>::default();
     let mut silent = pin!(rarely(async move {
         match pings {
-            Some(((keep_alive, peer), pings)) => {
-                keep_alive::unanswered(pings, peer, keep_alive, || true).await
-            }
+            Some((keep_alive, peer, pings)) => keep_alive::unanswered(pings, peer, keep_alive, || true).await,
             None => pending().await,
         }
     }));
@@ -89,8 +87,8 @@ where
             biased; // What has arrived before the drain is still served.
             accepted = connection.accept() => {
                 let Some(stream) = accepted else { return Ok(()) };
-                let (request, respond) = stream?;
-                let answer = answer(service.clone(), interims.clone(), received(request, &share), respond);
+                let (request, stream) = received(stream?, &share);
+                let answer = answer(service.clone(), interims.clone(), request, stream);
                 // A task is moved about while it is made, and this is large.
                 tokio::spawn(Box::pin(answer));
                 used = true;
@@ -104,7 +102,7 @@ where
             () = round.as_mut() => {
                 let idle = !used && !connection.has_streams();
                 if idle && ending {
-                    // The client does not answer the PING that h2 asks it with whether it knows.
+                    // The client does not answer the PING that asks it whether it knows.
                     connection.abrupt_shutdown(Reason::NO_ERROR);
                 } else if idle {
                     connection.graceful_shutdown();
@@ -120,33 +118,22 @@ where
 /// How long a client that was said goodbye to may have no stream before it is left.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Streams that we have reset and remember for a second: what still comes for them is nobody's fault.
-const RESET_BY_US: usize = 200;
-
-fn builder(settings: &Http2Server, windows: Windows) -> Builder {
-    let streams = settings.max_concurrent_streams;
+fn config(settings: &Http2Server, windows: Windows) -> Config {
     // Clients of one pod share a connection, and a busy proxy may find many of their resets before it has looked at the
     // first request. CVE-2023-44487 is for `Guarded` to tell, which lets no more of them through at once; where it is
     // switched off, this is what is left.
-    let reset_early = RAPID_RESETS.saturating_mul(settings.flood_scale.max(1)) as usize;
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(windows.stream)
-        .initial_connection_window_size(windows.connection)
-        .data_frame_budget(windows.bookkeeping(streams))
-        .max_concurrent_streams(streams)
-        .max_header_list_size(settings.max_header_list_size)
-        .max_pending_accept_reset_streams(settings.max_pending_accept_reset_streams.unwrap_or(reset_early))
-        .max_concurrent_reset_streams(RESET_BY_US)
-        // RFC 8441: whether the application takes such requests turns out when one comes.
-        .enable_connect_protocol();
-    if let Some(size) = settings.max_frame_size {
-        builder.max_frame_size(size);
+    let early_resets = RAPID_RESETS.saturating_mul(settings.flood_scale.max(1)) as usize;
+    let defaults = Config::default();
+    Config {
+        max_streams: settings.max_concurrent_streams,
+        stream_window: windows.stream,
+        connection_window: windows.connection,
+        max_frame_size: settings.max_frame_size.unwrap_or(defaults.max_frame_size),
+        max_header_list_size: settings.max_header_list_size,
+        send_buffer: settings.max_send_buf_size.unwrap_or(defaults.send_buffer).max(1),
+        early_resets: settings.max_pending_accept_reset_streams.unwrap_or(early_resets),
+        ..defaults
     }
-    if let Some(size) = settings.max_send_buf_size {
-        builder.max_send_buffer_size(size);
-    }
-    builder
 }
 
 /// Waits this long, if at all.
@@ -163,48 +150,44 @@ fn around(time: Duration) -> Duration {
 }
 
 /// Answers one request. It ends where the client resets the stream or goes away, and with it whatever it waits for.
-async fn answer<S, F, T>(
-    service: S,
-    interims: Arc<Pending>,
-    request: Request<Body>,
-    mut respond: SendResponse<Bytes>,
-) where
+async fn answer<S, F, T>(service: S, interims: Arc<Pending>, request: Request<Body>, mut stream: SendStream)
+where
     S: Fn(Request<Body>, Interims) -> F,
     F: Future<Output = Result<Response<Tracked<T>>, BoxError>>,
     T: Track + Unpin,
 {
     let begun = {
-        let exchange = respond.stream_id().as_u32();
+        let exchange = stream.id();
         let passed = Interims::of(&interims, exchange, Version::HTTP_2);
         let mut responding = pin!(service(request, passed));
         poll_fn(|cx| {
             let response = responding.as_mut().poll(cx);
             while let Some(interim) = interims.take(exchange) {
-                inform(interim, &mut respond);
+                inform(&interim, &mut stream);
             }
             match response {
-                Poll::Ready(response) => Poll::Ready(begin(response, &mut respond)),
-                Poll::Pending => respond.poll_reset(cx).map(|_gone| None),
+                Poll::Ready(response) => Poll::Ready(begin(response, &mut stream)),
+                Poll::Pending => stream.poll_reset(cx).map(|_gone| None),
             }
         })
         .await
     };
-    if let Some((stream, body)) = begun
+    if let Some(body) = begun
         && let Err(error) = send::send(stream, body, Reason::INTERNAL_ERROR).await
     {
         tracing::debug!(error = error::chain(&error), "a response broke off");
     }
 }
 
-fn received(request: Request<RecvStream>, share: &Arc<Share>) -> Request<Body> {
-    let (head, stream) = request.into_parts();
-    let body = recv::body(stream, &head.headers, |stream| share.accept(stream));
-    Request::from_parts(head, body)
+fn received(accepted: Accepted, share: &Arc<Share>) -> (Request<Body>, SendStream) {
+    let (head, ()) = accepted.request.into_parts();
+    let body = recv::body(accepted.recv, &head.headers, |stream| share.accept(stream));
+    (Request::from_parts(head, body), accepted.send)
 }
 
 /// Sends an interim head, which a client that has gone does not miss.
-fn inform(interim: Response<()>, respond: &mut SendResponse<Bytes>) {
-    if let Err(error) = respond.send_informational(interim) {
+fn inform(interim: &Response<()>, stream: &mut SendStream) {
+    if let Err(error) = stream.send_head(interim, false) {
         tracing::debug!(%error, "an interim answer could not be sent");
     }
 }
@@ -212,24 +195,21 @@ fn inform(interim: Response<()>, respond: &mut SendResponse<Bytes>) {
 /// Sends the head of a response, and says what is left to send. An error is one that a reset says better.
 fn begin<T: Track + Unpin>(
     response: Result<Response<Tracked<T>>, BoxError>,
-    respond: &mut SendResponse<Bytes>,
-) -> Option<(SendStream<Bytes>, Tracked<T>)> {
-    let (head, body) = match response {
-        Ok(response) => response.into_parts(),
+    stream: &mut SendStream,
+) -> Option<Tracked<T>> {
+    let response = match response {
+        Ok(response) => response,
         Err(error) => {
-            respond.send_reset(reason::of(&*error).unwrap_or(Reason::INTERNAL_ERROR));
+            stream.reset(reason::of(&*error).unwrap_or(Reason::INTERNAL_ERROR));
             return None;
         }
     };
-    let ended = body.is_end_stream();
-    match respond.send_response(Response::from_parts(head, ()), ended) {
-        Ok(stream) => (!ended).then_some((stream, body)),
-        Err(error) => {
-            tracing::debug!(%error, "a response could not be sent");
-            respond.send_reset(Reason::INTERNAL_ERROR);
-            None
-        }
+    let ended = response.body().is_end_stream();
+    if let Err(error) = stream.send_head(&response, ended) {
+        tracing::debug!(%error, "a response could not be sent");
+        return None;
     }
+    (!ended).then(|| response.into_body())
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{self, Fault, Kind, Side};
 use crate::http::body::Body;
-use crate::http::h2::client::copy_of_head;
 use crate::http::http1::answer;
 use crate::http::http1::client::{Http1, Unanswered};
 use crate::http::http1::head::refusal_in;
@@ -220,6 +219,16 @@ impl Connections {
             tokio::spawn(sweep(Arc::downgrade(self), self.settings.idle_timeout));
         }
     }
+}
+
+/// A request like this one, without its body.
+fn copy_of_head(request: &Request<Body>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    head
 }
 
 impl Idle {

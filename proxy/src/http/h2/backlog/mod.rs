@@ -19,10 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
-use ::h2::RecvStream;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::HeaderMap;
+use outrigger_http2::Recv;
 
 use crate::http::body::Error;
 
@@ -77,7 +77,7 @@ struct Stream {
     /// Bytes that were read, and not given back to the peer's window.
     kept_back: usize,
     /// There is none before the head of an answer has come.
-    received: Option<RecvStream>,
+    received: Option<Recv>,
     /// Its reader had taken all that there was, and asked for more: it will read as soon as a thread runs it.
     wanted: bool,
     given_up: bool,
@@ -290,8 +290,8 @@ impl Share {
     }
 
     /// A stream that the client has opened.
-    pub fn accept(self: &Arc<Self>, received: RecvStream) -> Claim {
-        let stream = received.stream_id().as_u32();
+    pub fn accept(self: &Arc<Self>, received: Recv) -> Claim {
+        let stream = received.id();
         let mut state = lock(&self.state);
         state.accepted = state.accepted.max(stream);
         let mut unread = Unread::default();
@@ -359,7 +359,7 @@ impl Share {
         self.ending.store(true, Ordering::Release);
         let mut state = lock(&self.state);
         self.backlog.free(mem::take(&mut state.held));
-        let streams: Vec<RecvStream> = state.streams.values_mut().filter_map(Stream::end).collect();
+        let streams: Vec<Recv> = state.streams.values_mut().filter_map(Stream::end).collect();
         state.early.clear();
         // h2 has a lock of its own, which the streams' end takes.
         drop(state);
@@ -447,7 +447,7 @@ impl Unread {
 
 impl Stream {
     /// What is to be dropped of it when its connection ends.
-    fn end(&mut self) -> Option<RecvStream> {
+    fn end(&mut self) -> Option<Recv> {
         self.given_up = true;
         self.unread = Unread::default();
         self.received.take()
@@ -465,7 +465,7 @@ impl Stream {
 impl Claim {
     /// What there is to read on it, once the head of an answer has come.
     #[must_use]
-    pub fn on(self, received: RecvStream) -> Self {
+    pub fn on(self, received: Recv) -> Self {
         if let Some(stream) = lock(&self.share.state).streams.get_mut(&self.stream)
             && !stream.given_up
         {
@@ -487,7 +487,7 @@ impl Claim {
         };
         let polled = received.poll_data(cx)?;
         stream.wanted = polled.is_pending();
-        let Some(data) = ready!(polled) else {
+        let Some((data, ended)) = ready!(polled) else {
             return Poll::Ready(None);
         };
         let before = stream.unread.frames;
@@ -498,13 +498,11 @@ impl Claim {
         // Who asks for data has room for it, so the peer may send as much again, on the connection too.
         let keep = if backlog.is_short() { self.share.spare } else { 0 };
         let back = stream.give_back(data.len(), keep);
-        let Some(received) = &mut stream.received else {
-            return Poll::Ready(None);
-        };
-        if back > 0 {
-            received.flow_control().release_capacity(back)?;
+        if back > 0
+            && let Some(received) = &mut stream.received
+        {
+            received.release(back);
         }
-        let ended = received.is_end_stream();
         Poll::Ready(Some(Ok((data, ended))))
     }
 
@@ -515,11 +513,7 @@ impl Claim {
             Some(Stream {
                 received: Some(received),
                 ..
-            }) => Poll::Ready(
-                ready!(received.poll_trailers(cx))
-                    .map_err(Error::from)
-                    .transpose(),
-            ),
+            }) => Poll::Ready(ready!(received.poll_trailers(cx)).map(|trailers| Ok(trailers?))),
             Some(_) => Poll::Ready(Some(Err(Error::Proxy(GIVEN_UP)))),
             None => Poll::Ready(None),
         }
@@ -554,7 +548,7 @@ pub(crate) mod testing {
     }
 
     /// Reads a stream of a client.
-    pub(crate) fn claim(received: RecvStream) -> Claim {
+    pub(crate) fn claim(received: Recv) -> Claim {
         Share::of_client(&boundless(), 0).accept(received)
     }
 }
