@@ -365,12 +365,12 @@ impl Frames {
     }
 
     fn headers(&mut self, head: Head, payload: &[u8], state: &mut State) -> Result<(), Fatal> {
-        let mut fragment = frame::unpadded(head, payload).ok_or(Fatal::from(Reason::PROTOCOL_ERROR))?;
+        let mut fragment = frame::unpadded(head, payload)?;
         let mut priority = None;
         if head.has(PRIORITIZED) {
             let (first, rest) = fragment
                 .split_at_checked(5)
-                .ok_or(Fatal::from(Reason::FRAME_SIZE_ERROR))?;
+                .ok_or(Fatal(Reason::FRAME_SIZE_ERROR, ""))?;
             (priority, fragment) = (depends_on(first), rest);
         }
         let block = Block {
@@ -425,7 +425,7 @@ impl Frames {
 const MANY: usize = 24;
 
 fn data(head: Head, payload: Bytes, state: &mut State) -> Result<(), Fatal> {
-    let content = frame::unpadded(head, &payload).ok_or(Fatal::from(Reason::PROTOCOL_ERROR))?;
+    let content = frame::unpadded(head, &payload)?;
     let content = payload.slice_ref(content);
     state.on_data(head.stream, content, head.length, head.has(END_STREAM))
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::error::Reason;
+use crate::error::{Fatal, Reason};
 
 /// What opens a client's side of a connection (RFC 9113 §3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -104,15 +104,19 @@ pub(crate) fn put_go_away(out: &mut BytesMut, last: u32, reason: Reason, text: &
     out.put_slice(text.as_bytes());
 }
 
-/// What lies between the padding of a frame (RFC 9113 §6.1), or between padding and priority of HEADERS. `None`: there is
-/// more padding than frame.
-pub(crate) fn unpadded(head: Head, payload: &[u8]) -> Option<&[u8]> {
+/// What lies between the padding of a frame (RFC 9113 §6.1), or between padding and priority of HEADERS.
+///
+/// # Errors
+/// There is more padding than frame.
+pub(crate) fn unpadded(head: Head, payload: &[u8]) -> Result<&[u8], Fatal> {
     if !head.has(PADDED) {
-        return Some(payload);
+        return Ok(payload);
     }
-    let (padding, rest) = payload.split_first()?;
-    let kept = rest.len().checked_sub(usize::from(*padding))?;
-    Some(&rest[..kept])
+    let kept = payload.split_first().and_then(|(padding, rest)| {
+        let kept = rest.len().checked_sub(usize::from(*padding))?;
+        rest.get(..kept)
+    });
+    kept.ok_or(Fatal(Reason::PROTOCOL_ERROR, ""))
 }
 
 #[cfg(test)]
@@ -137,11 +141,11 @@ mod tests {
     #[test]
     fn padding_is_taken_off_and_never_longer_than_the_frame() {
         let padded = Head::parse(&head(0, DATA, PADDED, 1)).unwrap();
-        assert_eq!(unpadded(padded, &[2, b'h', b'i', 0, 0]), Some(&b"hi"[..]));
-        assert_eq!(unpadded(padded, &[2, 0, 0]), Some(&b""[..]));
-        assert_eq!(unpadded(padded, &[3, 0, 0]), None);
-        assert_eq!(unpadded(padded, &[]), None);
+        assert_eq!(unpadded(padded, &[2, b'h', b'i', 0, 0]).unwrap(), &b"hi"[..]);
+        assert_eq!(unpadded(padded, &[2, 0, 0]).unwrap(), &b""[..]);
+        assert!(unpadded(padded, &[3, 0, 0]).is_err());
+        assert!(unpadded(padded, &[]).is_err());
         let plain = Head::parse(&head(0, DATA, 0, 1)).unwrap();
-        assert_eq!(unpadded(plain, &[9]), Some(&[9][..]));
+        assert_eq!(unpadded(plain, &[9]).unwrap(), &[9][..]);
     }
 }

@@ -158,11 +158,7 @@ impl Incoming {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        // HTTP/2 has no upgrades (RFC 9113 §8.6).
-        let status = self
-            .status
-            .filter(|status| *status != StatusCode::SWITCHING_PROTOCOLS);
-        let status = status.ok_or(Fault::Malformed)?;
+        let status = self.status.ok_or(Fault::Malformed)?;
         let for_requests = self.method.is_some()
             || self.scheme.is_some()
             || self.authority.is_some()
@@ -381,7 +377,6 @@ mod tests {
         assert_eq!(incoming([status(204)]).response().unwrap().status(), 204);
         assert!(incoming([]).response().is_err());
         assert!(incoming([status(200), path()]).response().is_err());
-        assert!(incoming([status(101)]).response().is_err());
         assert!(incoming([status(200)]).trailers().is_err());
         assert_eq!(incoming([header("a", "b")]).trailers().unwrap()["a"], "b");
     }

@@ -33,7 +33,7 @@ impl State {
                 Err(Reason::PROTOCOL_ERROR.into())
             };
         }
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(Reason::PROTOCOL_ERROR.into());
         }
         if id <= self.highest {

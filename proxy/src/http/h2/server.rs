@@ -215,6 +215,7 @@ fn begin<T: Track + Unpin>(
 #[cfg(test)]
 mod tests {
     use ::h2::client::{self, SendRequest};
+    use bytes::Bytes;
     use http::HeaderMap;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::sync::{Notify, Semaphore};
@@ -344,14 +345,14 @@ mod tests {
     #[tokio::test]
     async fn an_error_that_a_reset_says_better_is_that_reset() {
         let refuse = async |_request, _interims| -> Answer {
-            Err(::h2::Error::from(Reason::ENHANCE_YOUR_CALM).into())
+            Err(outrigger_http2::Error::from(Reason::ENHANCE_YOUR_CALM).into())
         };
         let (pipe, _drainer, _served) = serving(SETTINGS, refuse);
         let mut client = client(pipe).await;
         let (response, _) = client.send_request(get("/"), true).unwrap();
         assert_eq!(
             response.await.unwrap_err().reason(),
-            Some(Reason::ENHANCE_YOUR_CALM)
+            Some(::h2::Reason::ENHANCE_YOUR_CALM)
         );
     }
 
@@ -371,7 +372,7 @@ mod tests {
         let mut client = client(pipe).await;
         let (response, mut stream) = client.send_request(get("/"), true).unwrap();
         begun.notified().await;
-        stream.send_reset(Reason::CANCEL);
+        stream.send_reset(::h2::Reason::CANCEL);
         drop(response);
         dropped.notified().await;
     }
@@ -539,7 +540,7 @@ mod tests {
     #[tokio::test]
     async fn a_tunnel_is_a_stream_with_bodies_both_ways() {
         let echo = async |request: Request<Body>, _interims| {
-            let protocol = request.extensions().get::<::h2::ext::Protocol>().cloned();
+            let protocol = request.extensions().get::<outrigger_http2::Protocol>().cloned();
             assert_eq!(protocol.unwrap().as_str(), "websocket");
             ok(request.into_body())
         };

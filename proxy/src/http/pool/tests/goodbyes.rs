@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::h2::Reason;
 use bytes::Bytes;
 use futures_util::TryFutureExt;
 use futures_util::future::join_all;
 use http::Request;
+use outrigger_http2::Reason;
 use outrigger_policy::endpoint::Http2Params;
 use tokio::io::duplex;
 use tokio::net::TcpListener;

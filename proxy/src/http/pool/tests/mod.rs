@@ -8,10 +8,11 @@ mod streams;
 
 use std::any::Any;
 
-use ::h2::{SendStream, client, server};
+use ::h2::{SendStream, client};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderMap, Request};
+use outrigger_http2::server;
 use tokio::io::duplex;
 
 use crate::http::body::Body;
@@ -22,15 +23,16 @@ use crate::http::h2::recv;
 async fn unbegun() -> (Body, SendStream<Bytes>, Box<dyn Any + Send>) {
     let (near, far) = duplex(1 << 16);
     let serving = tokio::spawn(async move {
-        let mut serving = server::handshake(far).await.unwrap();
-        let (request, respond) = serving.accept().await.unwrap().unwrap();
+        let mut serving = server::handshake(far, &server::Config::default()).await.unwrap();
+        let accepted = serving.accept().await.unwrap().unwrap();
         tokio::spawn(async move { serving.accept().map(drop).await });
-        (request, respond)
+        accepted
     });
     let (mut sender, connection) = client::handshake(near).await.unwrap();
     tokio::spawn(connection);
-    let (response, stream) = sender.send_request(Request::new(()), false).unwrap();
-    let (request, respond) = serving.await.unwrap();
-    let body = recv::body(request.into_body(), &HeaderMap::new(), claim);
-    (body, stream, Box::new((sender, response, respond)))
+    let request = Request::get("http://app/").body(()).unwrap();
+    let (response, stream) = sender.send_request(request, false).unwrap();
+    let accepted = serving.await.unwrap();
+    let body = recv::body(accepted.recv, &HeaderMap::new(), claim);
+    (body, stream, Box::new((sender, response, accepted.send)))
 }
