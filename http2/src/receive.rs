@@ -49,8 +49,7 @@ impl State {
         }
         let limit = self.limits.ours.max_streams.unwrap_or(0);
         if self.open >= limit as usize {
-            self.refuse(id, Reason::REFUSED_STREAM);
-            return Ok(());
+            return self.made_to_reset(id, Reason::REFUSED_STREAM);
         }
         if block.depends_on == Some(id) {
             return self.made_to_reset(id, Reason::PROTOCOL_ERROR);

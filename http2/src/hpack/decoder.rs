@@ -1,6 +1,7 @@
 //! Decoding of header blocks (RFC 7541 §3 and §6).
 
 use bytes::Bytes;
+use http::header::{CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
@@ -67,7 +68,10 @@ impl Decoder {
         }
         // Index zero wraps around, out of the table.
         let field = FIELDS.get(index.wrapping_sub(1)).ok_or(Error)?;
-        Ok((field, static_size(field)))
+        match field {
+            Field::Header(name, _) if *name == TRANSFER_ENCODING => Ok((&Field::Malformed, static_size(field))),
+            _ => Ok((field, static_size(field))),
+        }
     }
 
     /// A literal field (RFC 7541 §6.2).
@@ -155,10 +159,20 @@ impl Name {
     fn field(&self, value: &[u8]) -> Field {
         match self {
             Self::Pseudo(pseudo) => pseudo_field(*pseudo, value).unwrap_or(Field::Malformed),
+            Self::Header(name) if is_misplaced(name, value) => Field::Malformed,
             Self::Header(name) => HeaderValue::from_bytes(value)
                 .map_or(Field::Malformed, |value| Field::Header(name.clone(), value)),
             Self::Malformed(_) => Field::Malformed,
         }
+    }
+}
+
+/// Whether a field concerns one HTTP/1 connection, and so has no place in HTTP/2 (RFC 9113 §8.2.2).
+fn is_misplaced(name: &HeaderName, value: &[u8]) -> bool {
+    match *name {
+        CONNECTION | TRANSFER_ENCODING | UPGRADE => true,
+        TE => value != b"trailers",
+        _ => matches!(name.as_str(), "keep-alive" | "proxy-connection"),
     }
 }
 

@@ -78,7 +78,7 @@ const CLIENTS: &[Attack] = &[
     },
     Attack {
         name: "empty DATA",
-        reason: "small_data",
+        reason: "empty_data",
         frames: || after(h2raw::post(1, "/"), again(frame(kind::DATA, 0, 1, b""))),
     },
     Attack {
@@ -154,7 +154,7 @@ const SERVERS: &[Attack] = &[
     },
     Attack {
         name: "empty DATA",
-        reason: "small_data",
+        reason: "empty_data",
         frames: || after(answer(), again(frame(kind::DATA, 0, 1, b""))),
     },
     Attack {

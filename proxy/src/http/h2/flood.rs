@@ -34,6 +34,8 @@ pub enum Flood {
     WindowUpdate,
     /// CONTINUATION (CVE-2024-27316).
     Continuation,
+    /// DATA that brings nothing (CVE-2019-9518).
+    EmptyData,
     /// Answers that are not final: a server may send any number of them (RFC 9110 §15.2).
     Informational,
     /// Frames that nobody asked for: GOAWAY, PUSH_PROMISE, unknown types.
@@ -41,7 +43,7 @@ pub enum Flood {
 }
 
 /// How many kinds there are.
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 /// What may come at once, and what may come each second, if nothing is earned.
 struct Budget {
@@ -92,6 +94,7 @@ impl Flood {
             Self::Priority => "priority",
             Self::WindowUpdate => "window_update",
             Self::Continuation => "continuation",
+            Self::EmptyData => "empty_data",
             Self::Informational => "informational",
             Self::Other => "other_frames",
         }
@@ -101,7 +104,7 @@ impl Flood {
     fn budget(self) -> Budget {
         let (burst, per_second) = match self {
             Self::RapidReset => (RAPID_RESETS, 200),
-            Self::Reset | Self::Priority | Self::Informational => (1_000, 100),
+            Self::Reset | Self::Priority | Self::EmptyData | Self::Informational => (1_000, 100),
             Self::Ping => (500, 50),
             Self::Settings => (100, 10),
             Self::WindowUpdate => (10_000, 1_000),
@@ -120,6 +123,7 @@ const ALL: [Flood; KINDS] = [
     Flood::Priority,
     Flood::WindowUpdate,
     Flood::Continuation,
+    Flood::EmptyData,
     Flood::Informational,
     Flood::Other,
 ];
@@ -148,6 +152,7 @@ impl Budgets {
     /// What there is too much of.
     pub fn received(&mut self, frame: &Frame<'_>, mut now: impl FnMut() -> Instant) -> Result<(), Flood> {
         let kind = match frame.kind {
+            DATA if frame.content() == 0 && !frame.last => Flood::EmptyData,
             DATA => {
                 self.earn(Flood::Ping, 1);
                 return Ok(());
@@ -206,6 +211,7 @@ impl Budgets {
         self.earn(Flood::Priority, 4);
         self.earn(Flood::WindowUpdate, 4);
         self.keep(Flood::Continuation, 4);
+        self.keep(Flood::EmptyData, 4);
         self.keep(Flood::Informational, 3);
         self.keep(Flood::Other, 4);
     }
@@ -279,6 +285,7 @@ mod tests {
             kind,
             stream,
             length,
+            last: false,
             look: &[],
         }
     }
@@ -307,6 +314,7 @@ mod tests {
             (PRIORITY, Flood::Priority),
             (WINDOW_UPDATE, Flood::WindowUpdate),
             (CONTINUATION, Flood::Continuation),
+            (DATA, Flood::EmptyData),
             (GOAWAY, Flood::Other),
             (0xbe, Flood::Other),
         ] {

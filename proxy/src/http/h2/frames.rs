@@ -27,6 +27,8 @@ pub const WINDOW_UPDATE: u8 = 0x8;
 /// CONTINUATION (RFC 9113 §6.10).
 pub const CONTINUATION: u8 = 0x9;
 
+/// The flag of DATA that is the last of its stream (RFC 9113 §6.1).
+const END_STREAM: u8 = 0x1;
 /// The flag of DATA that is padded (RFC 9113 §6.1).
 const PADDED: u8 = 0x8;
 
@@ -39,6 +41,8 @@ pub struct Frame<'a> {
     pub stream: u32,
     /// Bytes of its payload.
     pub length: u32,
+    /// Whether it is DATA behind which nothing comes on its stream.
+    pub last: bool,
     /// The first bytes of a GOAWAY's payload, the length of what DATA is padded with; nothing of any other's.
     pub look: &'a [u8],
 }
@@ -109,6 +113,7 @@ impl Frames {
                 kind,
                 stream: u32::from_be_bytes([a & 0x7f, b, c, d]),
                 length,
+                last: kind == DATA && self.head[4] & END_STREAM != 0,
                 look: &self.head[HEAD..HEAD + look],
             });
             self.have = 0;

@@ -136,7 +136,6 @@ fn farewell(frame: &Frame<'_>) -> Option<&'static str> {
             b"too_many_internal_resets" => "made_reset", // CVE-2025-8671
             b"too_many_continuations" => "continuation",
             b"header_list_way_too_large" => "header_list",
-            b"too_many_data_frames" => "small_data",
             _ => "enhance_your_calm",
         },
         _ => "other_error",

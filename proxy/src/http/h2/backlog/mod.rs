@@ -3,8 +3,7 @@
 //! Up to half of the bound, who reads a stream gives its whole window back. Beyond, 16 KiB of it and no more, so that
 //! readers that are only slow hold less and less, and nobody waits for good. At the bound, streams are given up whose
 //! readers have stopped, those first that stopped first, on connections that hold more than their part. Only where that is
-//! not enough, streams pay whose readers will take what has come as soon as a thread runs them. h2 keeps frames in a table
-//! that never shrinks; a connection whose table alone is more than its part is ended.
+//! not enough, streams pay whose readers will take what has come as soon as a thread runs them.
 
 mod metrics;
 #[cfg(test)]
@@ -26,12 +25,8 @@ use outrigger_http2::Recv;
 
 use crate::http::body::Error;
 
-/// What h2 reads into at a time, bytes. However little is left unread in it, all of it stays.
+/// What is read into at a time, bytes. However little is left unread in it, all of it stays.
 const CHUNK: usize = 16 << 10;
-/// What h2's table of frames takes for each that it had room for at any time, bytes.
-const SLOT: usize = 320;
-/// The least that the table has room for.
-const SLOTS: usize = 4;
 
 const GIVEN_UP: &str = "too much had come that nobody read (LINKERD2_PROXY_HTTP2_MAX_UNREAD_BYTES)";
 
@@ -64,11 +59,8 @@ struct State {
     early: BTreeMap<u32, Unread>,
     /// Streams above this have not been accepted, and may be.
     accepted: u32,
-    /// Bytes of memory, of all streams and the table of frames.
+    /// Bytes of memory, of all streams.
     held: usize,
-    /// Frames that are unread, and those that the table has had room for.
-    frames: usize,
-    slots: usize,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +83,6 @@ struct Spread(u64);
 /// What has come on a stream and was not read.
 #[derive(Debug, Default)]
 struct Unread {
-    frames: usize,
     bytes: usize,
     memory: usize,
     /// How many bytes had come on the connection when the last of these did.
@@ -172,11 +163,9 @@ impl Backlog {
     /// Gives up streams until a quarter is free; how many.
     fn make_room(&self, open: &[Arc<Share>]) -> usize {
         let room = self.limit / 4 * 3;
-        // However many of their streams were given up, it would not help.
-        self.end(open, room, |state| state.slots * SLOT)
-            + self.give_up(open, room, |stream| !stream.wanted)
+        self.give_up(open, room, |stream| !stream.wanted)
             + self.give_up(open, room, |_| true)
-            + self.end(open, room, |state| state.held)
+            + self.end(open, room)
     }
 
     /// Gives up such streams of connections that hold more than their part for them until no more than `room` is held in
@@ -201,13 +190,13 @@ impl Backlog {
         given_up
     }
 
-    /// Ends connections of which this is more than their part until no more than `room` is held; how many streams that
-    /// somebody might have read end with them.
-    fn end(&self, open: &[Arc<Share>], room: usize, of: fn(&State) -> usize) -> usize {
+    /// Ends connections that hold more than their part until no more than `room` is held; how many streams that somebody
+    /// might have read end with them.
+    fn end(&self, open: &[Arc<Share>], room: usize) -> usize {
         let part = part(open.iter().map(|share| lock(&share.state).held).collect(), room);
         let mut given_up = 0;
         for share in open {
-            if self.held() > room && of(&lock(&share.state)) > part {
+            if self.held() > room && lock(&share.state).held > part {
                 given_up += share.end();
             }
         }
@@ -269,17 +258,10 @@ impl Share {
             Some(stream) if stream.given_up => return,
             Some(stream) => &mut stream.unread,
             None if stream > state.accepted => state.early.entry(stream).or_default(),
-            // It was given up or has ended: h2 throws away what still comes.
+            // It was given up or has ended: what still comes is thrown away.
             None => return,
         };
-        let mut memory = unread.add(bytes, position, self.backlog.turn());
-        state.frames += 1;
-        if state.frames > state.slots {
-            // It doubles.
-            let more = state.slots.max(SLOTS);
-            state.slots += more;
-            memory += more * SLOT;
-        }
+        let memory = unread.add(bytes, position, self.backlog.turn());
         state.held += memory;
         self.backlog.hold(memory);
     }
@@ -347,7 +329,7 @@ impl Share {
         let (unread, received) = (mem::take(&mut stream.unread), stream.received.take());
         let memory = state.forget(&unread);
         self.backlog.free(memory);
-        // h2 has a lock of its own, which the stream's end takes.
+        // HTTP/2 has a lock of its own, which the stream's end takes.
         drop(state);
         drop(received);
     }
@@ -361,7 +343,7 @@ impl Share {
         self.backlog.free(mem::take(&mut state.held));
         let streams: Vec<Recv> = state.streams.values_mut().filter_map(Stream::end).collect();
         state.early.clear();
-        // h2 has a lock of its own, which the streams' end takes.
+        // HTTP/2 has a lock of its own, which the streams' end takes.
         drop(state);
         self.reader.wake();
         streams.len()
@@ -388,7 +370,6 @@ impl Drop for Share {
 impl State {
     /// Nobody will read this any more, and nothing is kept of it; how much memory that was.
     fn forget(&mut self, unread: &Unread) -> usize {
-        self.frames = self.frames.saturating_sub(unread.frames);
         self.held -= unread.memory;
         unread.memory
     }
@@ -422,7 +403,6 @@ impl Unread {
         }
         let apart = usize::try_from(position - self.position).unwrap_or(CHUNK);
         let memory = bytes + apart.min(CHUNK);
-        self.frames += 1;
         self.position = position;
         self.bytes += bytes;
         self.memory += memory;
@@ -437,7 +417,6 @@ impl Unread {
         } else {
             self.memory
         };
-        self.frames = self.frames.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
         self.memory -= freed;
         self.since = turn;
@@ -490,9 +469,7 @@ impl Claim {
         let Some((data, ended)) = ready!(polled) else {
             return Poll::Ready(None);
         };
-        let before = stream.unread.frames;
         let freed = stream.unread.remove(data.len(), backlog.turn());
-        state.frames = state.frames.saturating_sub(before - stream.unread.frames);
         state.held -= freed;
         backlog.free(freed);
         // Who asks for data has room for it, so the peer may send as much again, on the connection too.
@@ -527,7 +504,7 @@ impl Drop for Claim {
         if let Some(stream) = &removed {
             self.share.backlog.free(state.forget(&stream.unread));
         }
-        // h2 has a lock of its own, which the stream's end takes.
+        // HTTP/2 has a lock of its own, which the stream's end takes.
         drop(state);
         drop(removed);
     }
