@@ -1,6 +1,7 @@
 //! What drives a connection: bytes that come become frames, frames that wait become bytes.
 
 use std::io;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,6 +21,9 @@ use crate::stream::register;
 
 /// What is read at a time, bytes.
 const READ: usize = 16 << 10;
+/// Payloads up to this many bytes are copied: else they would keep all that was read with them, and the next read would
+/// need a buffer of its own.
+const COPIED: usize = 2048;
 /// When so much waits that flow control does not bound, nothing more is read: a peer that asks and does not read the
 /// answers waits for itself. Bytes.
 const UNREAD: usize = 256 << 10;
@@ -123,10 +127,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 }
             }
             if let Err(error) = ready!(self.poll_write(cx)) {
-                let error = Error::from(error);
-                self.shared.lock().break_off(&error);
-                self.closing = Closing::Done;
-                return Poll::Ready(Err(error));
+                let ended = match mem::replace(&mut self.closing, Closing::Done) {
+                    // The peer went before the last words: why it ended is known.
+                    Closing::Writing(why) => why,
+                    Closing::No | Closing::Done => Some(error.into()),
+                };
+                if let Some(error) = &ended {
+                    self.shared.lock().break_off(error);
+                }
+                return Poll::Ready(ended.map_or(Ok(()), Err));
             }
             match &mut self.closing {
                 Closing::Writing(why) => {
@@ -196,14 +205,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     /// Takes in all that has come.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Read, Ended>> {
         loop {
+            let mut state = self.shared.lock();
             if !self.reader.bytes.is_empty() {
-                let mut state = self.shared.lock();
                 state.driven = true;
                 self.reader.frames(&mut state).map_err(Ended::Fatal)?;
-                if state.out.unbounded() > UNREAD {
-                    return Poll::Ready(Ok(Read::Full));
-                }
             }
+            if state.out.unbounded() > UNREAD {
+                return Poll::Ready(Ok(Read::Full));
+            }
+            drop(state);
             self.reader.bytes.reserve(READ);
             let read = pin!(self.io.read_buf(&mut self.reader.bytes)).poll(cx);
             match ready!(read) {
@@ -296,9 +306,11 @@ impl Reader {
                 bytes.reserve(length - bytes.len());
                 break;
             };
-            if head.kind == DATA {
+            if head.kind == DATA && head.length > COPIED {
                 bytes.advance(HEAD);
-                data(head, bytes.split_to(head.length).freeze(), state)?;
+                let payload = bytes.split_to(head.length).freeze();
+                let content = payload.slice_ref(frame::unpadded(head, &payload)?);
+                state.on_data(head, content)?;
             } else {
                 frames.frame(head, frame, state)?;
                 bytes.advance(length);
@@ -345,6 +357,7 @@ impl Frames {
     fn frame(&mut self, head: Head, payload: &[u8], state: &mut State) -> Result<(), Fatal> {
         let id = head.stream;
         match head.kind {
+            DATA => state.on_data(head, Bytes::copy_from_slice(frame::unpadded(head, payload)?)),
             HEADERS => self.headers(head, payload, state),
             CONTINUATION => self.continuation(head, payload, state),
             RST_STREAM => state.on_reset(id, payload),
@@ -423,9 +436,3 @@ impl Frames {
 
 /// Room is made for no more fields than these before they have come.
 const MANY: usize = 24;
-
-fn data(head: Head, payload: Bytes, state: &mut State) -> Result<(), Fatal> {
-    let content = frame::unpadded(head, &payload)?;
-    let content = payload.slice_ref(content);
-    state.on_data(head.stream, content, head.length, head.has(END_STREAM))
-}

@@ -60,7 +60,7 @@ impl Recv {
         let Some(stream) = state.streams.get_mut(&self.id) else {
             return Poll::Ready(Err(Error::misuse(GONE)));
         };
-        if let Some(head) = stream.heads.pop_front() {
+        if let Some(head) = stream.heads.pop() {
             let over = stream.heads.is_empty() && !stream.expects_head && !stream.remote_open;
             if over && stream.pieces.is_empty() && stream.trailers.is_none() {
                 self.over = true;

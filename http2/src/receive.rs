@@ -4,10 +4,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::error::{By, Error, Fatal, Reason};
-use crate::frame::{self, ACK, INITIAL_WINDOW, MAX_STREAM, MAX_WINDOW};
+use crate::frame::{self, ACK, END_STREAM, Head, INITIAL_WINDOW, MAX_STREAM, MAX_WINDOW};
 use crate::message::{self, Fault, Incoming};
 use crate::state::{ALIVE, Ending, GOODBYE, Role, State};
 use crate::stream::Stream;
+
+/// Heads of one answer that wait to be read: no window bounds those with an interim status.
+const HEADS: usize = 16;
 
 /// A header block that has come whole.
 #[derive(Debug)]
@@ -134,7 +137,7 @@ impl State {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Ok(());
         };
-        if stream.left.is_some_and(|left| left > 0) && !stream.headless {
+        if stream.left.is_some_and(|left| left > 0) {
             return self.made_to_reset(id, Reason::PROTOCOL_ERROR);
         }
         stream.remote_open = false;
@@ -143,14 +146,9 @@ impl State {
         Ok(())
     }
 
-    /// DATA (RFC 9113 §6.1). `length` is that of the whole payload, which the windows count.
-    pub(crate) fn on_data(
-        &mut self,
-        id: u32,
-        content: Bytes,
-        length: usize,
-        ends: bool,
-    ) -> Result<(), Fatal> {
+    /// DATA (RFC 9113 §6.1), with what lies between its padding. The windows count all of it.
+    pub(crate) fn on_data(&mut self, head: Head, content: Bytes) -> Result<(), Fatal> {
+        let (id, length, ends) = (head.stream, head.length, head.has(END_STREAM));
         self.recv_window -= length as i64;
         if self.recv_window < 0 {
             return Err(Reason::FLOW_CONTROL_ERROR.into());
@@ -386,11 +384,16 @@ fn on_answer(stream: &mut Stream, ends: bool, fields: Incoming) -> Result<(), Fa
     }
     if !interim {
         stream.expects_head = false;
-        // Their lengths are those of what a GET would bring (RFC 9110 §8.6).
         stream.headless |= matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        stream.left = left.filter(|_| !stream.headless);
+        // Their lengths are those of what a GET would bring (RFC 9110 §8.6): they have no content.
+        stream.left = if stream.headless { Some(0) } else { left };
     }
-    stream.heads.push_back(head);
+    if stream.heads.len() >= HEADS {
+        return Err(Fault::TooLarge);
+    }
+    if stream.recv_held {
+        stream.heads.push(head);
+    }
     Ok(())
 }
 

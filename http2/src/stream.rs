@@ -36,7 +36,7 @@ pub(crate) struct Stream {
     /// Whether the answer to a HEAD request comes on it, whose length is not its own.
     pub(crate) headless: bool,
     /// Heads of answers, in their order.
-    pub(crate) heads: VecDeque<Response<()>>,
+    pub(crate) heads: Fifo<Response<()>>,
     pub(crate) pieces: Pieces,
     pub(crate) trailers: Option<Box<HeaderMap>>,
     /// Whether somebody may still read or send.
@@ -50,12 +50,18 @@ pub(crate) struct Stream {
     pub(crate) head_at: u64,
 }
 
+/// A queue that mostly holds one thing, which takes no memory of its own.
+#[derive(Debug)]
+pub(crate) struct Fifo<T> {
+    first: Option<T>,
+    rest: VecDeque<T>,
+}
+
 /// Content that nobody has read.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
-    first: Option<Bytes>,
-    rest: VecDeque<Bytes>,
-    /// Small pieces, joined.
+    whole: Fifo<Bytes>,
+    /// Small pieces behind those, joined.
     last: BytesMut,
 }
 
@@ -73,7 +79,7 @@ impl Stream {
             expects_head: false,
             left: None,
             headless: false,
-            heads: VecDeque::new(),
+            heads: Fifo::default(),
             pieces: Pieces::default(),
             trailers: None,
             recv_held: true,
@@ -115,36 +121,68 @@ impl Stream {
     }
 }
 
+impl<T> Default for Fifo<T> {
+    fn default() -> Self {
+        Self {
+            first: None,
+            rest: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Fifo<T> {
+    pub(crate) fn push(&mut self, item: T) {
+        if self.first.is_none() {
+            self.first = Some(item);
+        } else {
+            self.rest.push_back(item);
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let first = self.first.take()?;
+        self.first = self.rest.pop_front();
+        Some(first)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
 impl Pieces {
     pub(crate) fn push(&mut self, piece: Bytes) {
-        if self.first.is_none() {
-            self.first = Some(piece);
+        if self.whole.is_empty() {
+            self.whole.push(piece);
         } else if piece.len() < SMALL {
             self.last.extend_from_slice(&piece);
         } else {
             self.shift();
-            self.rest.push_back(piece);
+            self.whole.push(piece);
         }
     }
 
     pub(crate) fn pop(&mut self) -> Option<Bytes> {
-        let first = self.first.take()?;
-        if self.rest.is_empty() {
+        let first = self.whole.pop()?;
+        if self.whole.is_empty() {
             self.shift();
         }
-        self.first = self.rest.pop_front();
         Some(first)
     }
 
     /// Closes the piece that small ones are joined in.
     fn shift(&mut self) {
         if !self.last.is_empty() {
-            self.rest.push_back(self.last.split().freeze());
+            self.whole.push(self.last.split().freeze());
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.whole.is_empty()
     }
 }
 

@@ -69,7 +69,9 @@ impl Decoder {
         // Index zero wraps around, out of the table.
         let field = FIELDS.get(index.wrapping_sub(1)).ok_or(Error)?;
         match field {
-            Field::Header(name, _) if *name == TRANSFER_ENCODING => Ok((&Field::Malformed, static_size(field))),
+            Field::Header(name, _) if *name == TRANSFER_ENCODING => {
+                Ok((&Field::Malformed, static_size(field)))
+            }
             _ => Ok((field, static_size(field))),
         }
     }

@@ -38,7 +38,9 @@ async fn h2_echo(request: Request<h2::RecvStream>, mut reply: Reply) {
         let size: usize = size.to_str().unwrap().parse().unwrap();
         for n in 0..size / 1_000 {
             let value = HeaderValue::from_str(&"v".repeat(960)).unwrap();
-            answer.headers_mut().insert(http::HeaderName::try_from(format!("x-{n}")).unwrap(), value);
+            answer
+                .headers_mut()
+                .insert(http::HeaderName::try_from(format!("x-{n}")).unwrap(), value);
         }
     }
     let mut out = reply.send_response(answer, false).unwrap();
@@ -139,10 +141,14 @@ async fn header_blocks_longer_than_a_frame_cross_both_ways() {
     };
     let mut opener = open(builder, config).await;
     let mut large = post();
-    large.headers_mut().insert("x-answer-size", HeaderValue::from_static("60000"));
+    large
+        .headers_mut()
+        .insert("x-answer-size", HeaderValue::from_static("60000"));
     for n in 0..60 {
         let name = http::HeaderName::try_from(format!("x-request-{n}")).unwrap();
-        large.headers_mut().insert(name, HeaderValue::from_str(&"v".repeat(1_000)).unwrap());
+        large
+            .headers_mut()
+            .insert(name, HeaderValue::from_str(&"v".repeat(1_000)).unwrap());
     }
     for _ in 0..2 {
         let (mut recv, out) = opener.open(&large, false).unwrap();
@@ -158,7 +164,9 @@ async fn header_blocks_longer_than_a_frame_cross_both_ways() {
 async fn a_large_answer_head_is_refused_and_the_next_one_taken() {
     let mut opener = open(Builder::new(), Config::default()).await;
     let mut large = post();
-    large.headers_mut().insert("x-answer-size", HeaderValue::from_static("20000"));
+    large
+        .headers_mut()
+        .insert("x-answer-size", HeaderValue::from_static("20000"));
     let (mut recv, _out) = opener.open(&large, false).unwrap();
     assert!(head(&mut recv).await.unwrap_err().is_reset());
     let (mut recv, out) = opener.open(&post(), false).unwrap();
@@ -169,7 +177,10 @@ async fn a_large_answer_head_is_refused_and_the_next_one_taken() {
 #[tokio::test(start_paused = true)]
 async fn the_answer_to_head_has_a_length_and_no_content() {
     let io = h2_server(Builder::new(), |_, mut reply| async move {
-        let answer = Response::builder().header("content-length", "1000").body(()).unwrap();
+        let answer = Response::builder()
+            .header("content-length", "1000")
+            .body(())
+            .unwrap();
         reply.send_response(answer, true).unwrap();
     });
     let mut opener = connect(io, &Config::default()).await.0;
@@ -200,13 +211,18 @@ async fn connect_opens_a_tunnel() {
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_for_a_protocol_is_opened_if_the_server_takes_one() {
     let mut request = Request::connect("http://app.test/chat").body(()).unwrap();
-    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    request
+        .extensions_mut()
+        .insert(Protocol::from_static("websocket"));
     let mut opener = open(Builder::new(), Config::default()).await;
     assert!(matches!(opener.open(&request, false), Err(Unopened::NoTunnel)));
     let mut builder = Builder::new();
     builder.enable_connect_protocol();
     let io = h2_server(builder, |request, mut reply| async move {
-        assert_eq!(request.extensions().get::<h2::ext::Protocol>().unwrap().as_str(), "websocket");
+        assert_eq!(
+            request.extensions().get::<h2::ext::Protocol>().unwrap().as_str(),
+            "websocket"
+        );
         reply.send_response(Response::new(()), true).unwrap();
     });
     let mut opener = connect(io, &Config::default()).await.0;
@@ -260,8 +276,16 @@ async fn a_reset_before_the_head_and_amid_content_is_told_to_reader_and_sender()
     assert!(until_reset(&mut out.unwrap()).await.is_remote());
     let (mut recv, out) = opener.open(&get("/amid"), false).unwrap();
     head(&mut recv).await.unwrap();
-    assert_eq!(data(&mut recv).await.unwrap().unwrap(), (Bytes::from_static(b"some"), false));
+    assert_eq!(
+        data(&mut recv).await.unwrap().unwrap(),
+        (Bytes::from_static(b"some"), false)
+    );
     let error = data(&mut recv).await.unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(outrigger_http2::Reason::INADEQUATE_SECURITY));
-    assert!(send(&mut out.unwrap(), &b"x"[..], false).await.unwrap_err().is_remote());
+    assert!(
+        send(&mut out.unwrap(), &b"x"[..], false)
+            .await
+            .unwrap_err()
+            .is_remote()
+    );
 }

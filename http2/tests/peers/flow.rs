@@ -27,7 +27,9 @@ async fn round(opener: &mut Opener, length: usize, piece: usize) -> impl Future<
         let all = content(length);
         let mut pieces = all.chunks(piece).peekable();
         while let Some(piece) = pieces.next() {
-            send(&mut out, piece.to_vec(), pieces.peek().is_none()).await.unwrap();
+            send(&mut out, piece.to_vec(), pieces.peek().is_none())
+                .await
+                .unwrap();
         }
     });
     async move {
@@ -120,13 +122,20 @@ async fn content_that_nobody_reads_is_given_back_to_the_connection() {
     };
     let (mut raw, mut opener, _connection) = Raw::server(&[], &config).await;
     let mut given_back = 0;
+    let mut kept = Vec::new();
     for id in (1..40).step_by(2) {
-        let (recv, _) = opener.open(&get("/"), true).unwrap();
+        let (recv, out) = opener.open(&post(), false).unwrap();
         raw.next_of(HEADERS).await;
         raw.send(HEADERS, END_HEADERS, id, &response("200", &[])).await;
         raw.send(DATA, 0, id, &[0; 10_000]).await;
         raw.until_pong().await;
-        drop(recv);
+        // It is given up by whoever reads, or by whoever sends.
+        if id % 4 == 1 {
+            drop((recv, out));
+        } else {
+            out.unwrap().reset(Reason::CANCEL);
+            kept.push(recv);
+        }
         // What was on its way when the stream was given up counts too.
         raw.send(DATA, END_STREAM, id, &[0; 6_000]).await;
         for frame in raw.until_pong().await {
@@ -148,7 +157,11 @@ async fn padding_is_given_back_at_once() {
         raw.send(DATA, PADDED, 1, &padded).await;
     }
     let frames = raw.until_pong().await;
-    assert!(frames.iter().any(|frame| frame.kind == WINDOW_UPDATE && frame.stream == 1));
+    assert!(
+        frames
+            .iter()
+            .any(|frame| frame.kind == WINDOW_UPDATE && frame.stream == 1)
+    );
     raw.send(DATA, END_STREAM, 1, b"x").await;
     head(&mut recv).await.unwrap();
     assert_eq!(read(&mut recv).await.unwrap(), b"x");
@@ -180,7 +193,10 @@ async fn more_than_a_window_resets_the_stream_or_ends_the_connection() {
     raw.send(HEADERS, END_HEADERS, 133, &request("POST", &[])).await;
     raw.send(DATA, 0, 133, &[0; 1_000]).await;
     assert_eq!(raw.end().await, 3);
-    assert_eq!(within(server).await.unwrap().unwrap_err().reason(), Some(Reason::FLOW_CONTROL_ERROR));
+    assert_eq!(
+        within(server).await.unwrap().unwrap_err().reason(),
+        Some(Reason::FLOW_CONTROL_ERROR)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,22 +231,71 @@ async fn a_window_may_become_negative_and_open_again() {
     let (mut raw, mut opener, _connection) = Raw::server(&[(4, 1_000)], &client::Config::default()).await;
     let (_recv, out) = opener.open(&post(), false).unwrap();
     let sender = tokio::spawn(async move { send(&mut out.unwrap(), content(2_500), true).await });
+    all_wait().await;
     assert_eq!(sent(&raw.until_pong().await), 1_000);
     raw.write(&settings(&[(4, 100)])).await;
     // It is at -900 now.
     raw.write(&number(WINDOW_UPDATE, 1, 900)).await;
+    all_wait().await;
     assert_eq!(sent(&raw.until_pong().await), 0);
-    raw.write(&number(WINDOW_UPDATE, 1, 5)).await;
-    raw.until_pong().await;
-    assert_eq!(sent(&raw.until_pong().await), 5 - 5);
-    raw.write(&settings(&[(4, 600)])).await;
-    raw.until_pong().await;
-    raw.write(&settings(&[(4, 10_000)])).await;
-    let mut last = raw.next_of(DATA).await;
-    while last.flags & END_STREAM == 0 {
-        last = raw.next_of(DATA).await;
+    for (more, expected) in [(number(WINDOW_UPDATE, 1, 5), 5), (settings(&[(4, 600)]), 500)] {
+        raw.write(&more).await;
+        all_wait().await;
+        assert_eq!(sent(&raw.until_pong().await), expected);
     }
+    assert!(!sender.is_finished());
+    raw.write(&settings(&[(4, 10_000)])).await;
     within(sender).await.unwrap().unwrap();
+    assert_eq!(sent(&raw.until_pong().await), 2_500 - 1_505);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_who_wait_for_the_connections_window_go_on_when_it_opens() {
+    let (mut raw, mut opener, _connection) = Raw::server(&[(4, 1 << 20)], &client::Config::default()).await;
+    let mut senders = JoinSet::new();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let (recv, out) = opener.open(&post(), false).unwrap();
+        held.push(recv);
+        senders.spawn(async move { send(&mut out.unwrap(), content(40_000), true).await });
+    }
+    all_wait().await;
+    assert_eq!(sent(&raw.until_pong().await), 65_535);
+    raw.write(&number(WINDOW_UPDATE, 0, 120_000 - 65_535)).await;
+    while let Some(ended) = within(senders.join_next()).await {
+        ended.unwrap().unwrap();
+    }
+    assert_eq!(sent(&raw.until_pong().await), 120_000 - 65_535);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_smaller_window_than_the_usual_holds_once_it_is_known() {
+    let (here, there) = tokio::io::duplex(1 << 20);
+    let config = server::Config {
+        stream_window: 1_000,
+        ..server::Config::default()
+    };
+    let hold = |accepted: Accepted| async move {
+        let _held = accepted;
+        std::future::pending::<()>().await;
+    };
+    serve(there, config, hold);
+    let mut raw = Raw { io: here };
+    raw.write(PREFACE).await;
+    raw.write(&settings(&[])).await;
+    for id in [1, 3] {
+        raw.send(HEADERS, END_HEADERS, id, &request("POST", &[])).await;
+    }
+    // It may not know of the smaller one yet.
+    raw.send(DATA, 0, 1, &[0; 10_000]).await;
+    raw.send(SETTINGS, ACK, 0, b"").await;
+    raw.send(DATA, 0, 3, &[0; 1_000]).await;
+    let frames = raw.until_pong().await;
+    assert!(frames.iter().all(|frame| frame.kind != RST_STREAM));
+    for id in [1, 3] {
+        raw.send(DATA, 0, id, b"x").await;
+        assert_eq!(raw.reset().await, (id, 3));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,16 +311,29 @@ async fn frames_are_no_longer_than_the_peer_takes() {
 
 /// Lets one byte through at a time, and then waits.
 #[derive(Debug)]
-struct Dribble(DuplexStream, bool);
+struct Dribble {
+    io: DuplexStream,
+    read: bool,
+    wrote: bool,
+}
 
 impl Dribble {
-    fn rests(&mut self, cx: &Context<'_>) -> bool {
-        self.1 = !self.1;
-        if self.1 {
-            cx.waker().wake_by_ref();
+    fn new(io: DuplexStream) -> Self {
+        Self {
+            io,
+            read: false,
+            wrote: false,
         }
-        self.1
     }
+}
+
+/// Every other time, nothing happens.
+fn rests(did: &mut bool, cx: &Context<'_>) -> bool {
+    *did = !*did;
+    if !*did {
+        cx.waker().wake_by_ref();
+    }
+    !*did
 }
 
 impl AsyncRead for Dribble {
@@ -264,40 +342,44 @@ impl AsyncRead for Dribble {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        if self.rests(cx) {
+        if rests(&mut self.read, cx) {
             return Poll::Pending;
         }
         let mut byte = [0];
         let mut one = ReadBuf::new(&mut byte);
-        let read = Pin::new(&mut self.0).poll_read(cx, &mut one);
+        let read = Pin::new(&mut self.io).poll_read(cx, &mut one);
         buf.put_slice(one.filled());
         read
     }
 }
 
 impl AsyncWrite for Dribble {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        if self.rests(cx) {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        if rests(&mut self.wrote, cx) {
             return Poll::Pending;
         }
-        Pin::new(&mut self.0).poll_write(cx, &buf[..1])
+        Pin::new(&mut self.io).poll_write(cx, &buf[..1])
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn bytes_may_come_and_go_one_at_a_time() {
     let (here, there) = tokio::io::duplex(100);
-    serve(Dribble(there, false), server::Config::default(), echo);
+    serve(Dribble::new(there), server::Config::default(), echo);
     let config = client::Config::default();
-    let (mut opener, _connection) = connect(Dribble(here, false), &config).await;
+    let (mut opener, _connection) = connect(Dribble::new(here), &config).await;
     for _ in 0..3 {
         within(round(&mut opener, 20_000, 5_000).await).await;
     }

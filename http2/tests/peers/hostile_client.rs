@@ -38,7 +38,12 @@ async fn frames_of_sizes_that_they_cannot_have_end_the_connection() {
         frame(DATA, 0, 1, &[0; 16_385]),
         frame(0xff, 0, 0, &[0; 16_385]),
     ] {
-        assert_eq!(ends_with(&[&open[..], &wrong].concat()).await, 6, "{:?}", &wrong[..9]);
+        assert_eq!(
+            ends_with(&[&open[..], &wrong].concat()).await,
+            6,
+            "{:?}",
+            &wrong[..9]
+        );
     }
 }
 
@@ -71,7 +76,11 @@ async fn frames_where_they_have_no_place_end_the_connection() {
         [&begun[..], &frame(0xff, 0, 0, b"")].concat(),
         [&begun[..], &frame(DATA, 0, 3, b"")].concat(),
     ];
-    let padding = [frame(DATA, PADDED, 3, &[1]), frame(DATA, PADDED, 3, b""), frame(HEADERS, PADDED, 5, &[9, 9])];
+    let padding = [
+        frame(DATA, PADDED, 3, &[1]),
+        frame(DATA, PADDED, 3, b""),
+        frame(HEADERS, PADDED, 5, &[9, 9]),
+    ];
     for wrong in on_nothing.iter().chain(&idle).chain(&amid_block).chain(&padding) {
         assert_eq!(ends_with(&[&open[..], wrong].concat()).await, 1, "{wrong:?}");
     }
@@ -79,14 +88,24 @@ async fn frames_where_they_have_no_place_end_the_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn settings_that_cannot_be_end_the_connection() {
-    for (entry, code) in [((2, 2), 1), ((4, 1 << 31), 3), ((5, 16_383), 1), ((5, 1 << 24), 1), ((8, 2), 1)] {
+    for (entry, code) in [
+        ((2, 2), 1),
+        ((4, 1 << 31), 3),
+        ((5, 16_383), 1),
+        ((5, 1 << 24), 1),
+        ((8, 2), 1),
+    ] {
         assert_eq!(ends_with(&settings(&[entry])).await, code, "{entry:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_frame_is_settings() {
-    for first in [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, ACK, 0, b""), frame(0xff, 0, 0, b"")] {
+    for first in [
+        frame(PING, 0, 0, &[0; 8]),
+        frame(SETTINGS, ACK, 0, b""),
+        frame(0xff, 0, 0, b""),
+    ] {
         let (here, there) = tokio::io::duplex(1 << 16);
         let server = serve(there, Config::default(), echo);
         let mut raw = Raw { io: here };
@@ -154,11 +173,18 @@ async fn a_small_block_that_unfolds_is_answered_431() {
     let mut bomb = vec![0x40, 1, b'x', 127, 0xb9, 0x16];
     bomb.extend([b'v'; 3_000]);
     bomb.extend([0x80 | 62; 10_000]);
-    raw.send(HEADERS, WHOLE, 1, &[request("GET", &[]), bomb].concat()).await;
+    raw.send(HEADERS, WHOLE, 1, &[request("GET", &[]), bomb].concat())
+        .await;
     let answer = raw.next_of(HEADERS).await;
     assert_eq!(answer.flags, WHOLE);
     // What follows builds on the table.
-    raw.send(HEADERS, WHOLE, 3, &[request("GET", &[]), vec![0x80 | 62]].concat()).await;
+    raw.send(
+        HEADERS,
+        WHOLE,
+        3,
+        &[request("GET", &[]), vec![0x80 | 62]].concat(),
+    )
+    .await;
     assert_eq!(raw.next_of(HEADERS).await.stream, 3);
 }
 

@@ -1,7 +1,7 @@
 //! Servers that break the protocol, before our client.
 
-use outrigger_http2::client::{Config, Unopened};
 use outrigger_http2::Reason;
+use outrigger_http2::client::{Config, Unopened};
 
 use crate::support::*;
 
@@ -12,7 +12,10 @@ async fn ends_with(bytes: &[u8]) -> u32 {
     raw.next_of(HEADERS).await;
     raw.write(bytes).await;
     let code = raw.end().await;
-    assert_eq!(head(&mut recv).await.unwrap_err().reason(), Some(Reason::from(code)));
+    assert_eq!(
+        head(&mut recv).await.unwrap_err().reason(),
+        Some(Reason::from(code))
+    );
     let error = within(connection).await.unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(Reason::from(code)));
     assert!(opener.is_over());
@@ -22,7 +25,12 @@ async fn ends_with(bytes: &[u8]) -> u32 {
 #[tokio::test(start_paused = true)]
 async fn frames_where_they_have_no_place_end_the_connection() {
     for wrong in [
-        frame(PUSH_PROMISE, END_HEADERS, 1, &[&[0, 0, 0, 2][..], &request("GET", &[])].concat()),
+        frame(
+            PUSH_PROMISE,
+            END_HEADERS,
+            1,
+            &[&[0, 0, 0, 2][..], &request("GET", &[])].concat(),
+        ),
         frame(HEADERS, WHOLE, 2, &response("200", &[])),
         frame(HEADERS, WHOLE, 3, &response("200", &[])),
         frame(DATA, 0, 3, b"x"),
@@ -59,7 +67,10 @@ async fn more_than_the_windows_is_not_taken() {
     raw.send(DATA, 0, 1, &[0; 101]).await;
     assert_eq!(raw.reset().await, (1, 3));
     head(&mut recv).await.unwrap();
-    assert_eq!(data(&mut recv).await.unwrap().unwrap_err().reason(), Some(Reason::FLOW_CONTROL_ERROR));
+    assert_eq!(
+        data(&mut recv).await.unwrap().unwrap_err().reason(),
+        Some(Reason::FLOW_CONTROL_ERROR)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +78,12 @@ async fn interim_heads_without_end_fail_their_stream() {
     let (mut raw, mut opener, _connection) = Raw::server(&[], &Config::default()).await;
     let (mut recv, _) = opener.open(&get("/"), true).unwrap();
     raw.next_of(HEADERS).await;
-    let flood = frame(HEADERS, END_HEADERS, 1, &response("103", &[("x", &"v".repeat(1_000))]));
+    let flood = frame(
+        HEADERS,
+        END_HEADERS,
+        1,
+        &response("103", &[("x", &"v".repeat(1_000))]),
+    );
     for _ in 0..500 {
         raw.write(&flood).await;
     }
@@ -109,7 +125,9 @@ async fn tables_may_shrink_to_nothing_and_grow_again_amid_streams() {
     let (mut opener, _connection) = connect(here, &Config::default()).await;
     for n in 0..20 {
         let mut request = get("/");
-        request.headers_mut().insert("x-name", http::HeaderValue::from(n % 3));
+        request
+            .headers_mut()
+            .insert("x-name", http::HeaderValue::from(n % 3));
         let (mut recv, _) = opener.open(&request, true).unwrap();
         assert_eq!(head(&mut recv).await.unwrap().headers(), request.headers());
     }
@@ -136,11 +154,15 @@ async fn garbage_harms_nobody() {
             if kind == HEADERS && random.bool() {
                 payload = response(["200", "103", "304"][random.usize(0..3)], &[]);
             }
-            raw.write(&frame(kind, random.u8(..) & 0x2d, random.u32(0..3), &payload)).await;
+            raw.write(&frame(kind, random.u8(..) & 0x2d, random.u32(0..3), &payload))
+                .await;
         }
         tokio::io::AsyncWriteExt::shutdown(&mut raw.io).await.unwrap();
         drop(within(connection).await.expect("it does not panic"));
-        while head(&mut recv).await.is_ok_and(|head| head.status().is_informational()) {}
+        while head(&mut recv)
+            .await
+            .is_ok_and(|head| head.status().is_informational())
+        {}
         drop(read(&mut recv).await);
         assert!(send(&mut out.unwrap(), &b"x"[..], true).await.is_err());
     }

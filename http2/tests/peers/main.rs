@@ -1,5 +1,9 @@
 //! Both sides of a connection, against h2, each other, and peers that write frames by hand.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests are tests too"
+)]
 
 mod client;
 mod drops;

@@ -7,7 +7,11 @@ use crate::support::*;
 /// What becomes of a request with this block and this content: the code of its reset.
 async fn outcome(block: &[u8], pieces: &[&[u8]], ended: bool) -> (u32, u32) {
     let (mut raw, _server) = Raw::client(server::Config::default(), echo).await;
-    let flags = if pieces.is_empty() && ended { WHOLE } else { END_HEADERS };
+    let flags = if pieces.is_empty() && ended {
+        WHOLE
+    } else {
+        END_HEADERS
+    };
     raw.send(HEADERS, flags, 1, block).await;
     for (at, piece) in pieces.iter().enumerate() {
         let last = ended && at + 1 == pieces.len();
@@ -33,7 +37,13 @@ async fn content_of_another_length_than_was_said_resets_the_request() {
 #[tokio::test(start_paused = true)]
 async fn trailers_before_all_content_has_come_reset_the_request() {
     let (mut raw, _server) = Raw::client(server::Config::default(), echo).await;
-    raw.send(HEADERS, END_HEADERS, 1, &request("POST", &[("content-length", "5")])).await;
+    raw.send(
+        HEADERS,
+        END_HEADERS,
+        1,
+        &request("POST", &[("content-length", "5")]),
+    )
+    .await;
     raw.send(HEADERS, WHOLE, 1, &block(&[("x", "y")])).await;
     assert_eq!(raw.reset().await, (1, 1));
     raw.send(HEADERS, END_HEADERS, 3, &request("POST", &[])).await;
@@ -64,21 +74,32 @@ async fn requests_that_http2_does_not_allow_are_reset() {
         let reset = outcome(&request("GET", &[(name, value)]), &[], true).await;
         assert_eq!(reset, (1, 1), "{name}: {value}");
     }
-    let late = block(&[(":method", "GET"), ("a", "b"), (":scheme", "http"), (":path", "/")]);
+    let late = block(&[
+        (":method", "GET"),
+        ("a", "b"),
+        (":scheme", "http"),
+        (":path", "/"),
+    ]);
     assert_eq!(outcome(&late, &[], true).await, (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn te_may_ask_for_trailers() {
     let (mut raw, _server) = Raw::client(server::Config::default(), echo).await;
-    raw.send(HEADERS, WHOLE, 1, &request("GET", &[("te", "trailers")])).await;
+    raw.send(HEADERS, WHOLE, 1, &request("GET", &[("te", "trailers")]))
+        .await;
     assert_eq!(raw.next_of(HEADERS).await.stream, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn padding_and_priority_are_no_part_of_a_message() {
     let (mut raw, _server) = Raw::client(server::Config::default(), echo).await;
-    let padded = [&[3][..], &[0x80, 0, 0, 9, 7], &request("POST", &[("content-length", "2")]), &[0; 3]];
+    let padded = [
+        &[3][..],
+        &[0x80, 0, 0, 9, 7],
+        &request("POST", &[("content-length", "2")]),
+        &[0; 3],
+    ];
     let flags = END_HEADERS | PADDED | PRIORITIZED;
     raw.send(HEADERS, flags, 1, &padded.concat()).await;
     raw.send(DATA, END_STREAM | PADDED, 1, b"\x04hi\0\0\0\0").await;
@@ -86,12 +107,21 @@ async fn padding_and_priority_are_no_part_of_a_message() {
 }
 
 /// What our client makes of an answer: its content, or the reason.
-async fn answered(method: &str, block: &[u8], pieces: &[&[u8]], ended: bool) -> Result<Vec<u8>, Option<Reason>> {
+async fn answered(
+    method: &str,
+    block: &[u8],
+    pieces: &[&[u8]],
+    ended: bool,
+) -> Result<Vec<u8>, Option<Reason>> {
     let (mut raw, mut opener, _connection) = Raw::server(&[], &client::Config::default()).await;
     let request = http::Request::builder().method(method).uri("http://app.test/");
     let (mut recv, _) = opener.open(&request.body(()).unwrap(), true).unwrap();
     raw.next_of(HEADERS).await;
-    let flags = if pieces.is_empty() && ended { WHOLE } else { END_HEADERS };
+    let flags = if pieces.is_empty() && ended {
+        WHOLE
+    } else {
+        END_HEADERS
+    };
     raw.send(HEADERS, flags, 1, block).await;
     for (at, piece) in pieces.iter().enumerate() {
         let last = ended && at + 1 == pieces.len();
@@ -108,7 +138,10 @@ async fn answered(method: &str, block: &[u8], pieces: &[&[u8]], ended: bool) -> 
 async fn answers_of_another_length_than_was_said_fail() {
     let wrong = Err(Some(Reason::PROTOCOL_ERROR));
     let five = response("200", &[("content-length", "5")]);
-    assert_eq!(answered("GET", &five, &[b"123", b"45"], true).await, Ok(b"12345".to_vec()));
+    assert_eq!(
+        answered("GET", &five, &[b"123", b"45"], true).await,
+        Ok(b"12345".to_vec())
+    );
     assert_eq!(answered("GET", &five, &[b"123", b"456"], false).await, wrong);
     assert_eq!(answered("GET", &five, &[b"123", b"4"], true).await, wrong);
     assert_eq!(answered("GET", &five, &[], true).await, wrong);
@@ -118,8 +151,16 @@ async fn answers_of_another_length_than_was_said_fail() {
 async fn answers_that_have_no_content_may_say_a_length_and_bring_none() {
     let five = |status| response(status, &[("content-length", "5")]);
     for (method, status) in [("HEAD", "200"), ("GET", "304"), ("GET", "204")] {
-        assert_eq!(answered(method, &five(status), &[], true).await, Ok(vec![]), "{status}");
-        assert_eq!(answered(method, &five(status), &[b""], true).await, Ok(vec![]), "{status}");
+        assert_eq!(
+            answered(method, &five(status), &[], true).await,
+            Ok(vec![]),
+            "{status}"
+        );
+        assert_eq!(
+            answered(method, &five(status), &[b""], true).await,
+            Ok(vec![]),
+            "{status}"
+        );
         let content = answered(method, &five(status), &[b"12345"], true).await;
         assert_eq!(content, Err(Some(Reason::PROTOCOL_ERROR)), "{method} {status}");
     }
@@ -135,7 +176,10 @@ async fn answers_that_http2_does_not_allow_fail() {
         response("20", &[]),
         block(&[("x", "y")]),
     ] {
-        assert_eq!(answered("GET", &block, &[], true).await, Err(Some(Reason::PROTOCOL_ERROR)));
+        assert_eq!(
+            answered("GET", &block, &[], true).await,
+            Err(Some(Reason::PROTOCOL_ERROR))
+        );
     }
 }
 
@@ -148,7 +192,10 @@ async fn content_before_the_head_of_an_answer_fails() {
     raw.send(DATA, 0, 1, b"early").await;
     assert_eq!(raw.reset().await, (1, 1));
     assert_eq!(head(&mut recv).await.unwrap().status(), 103);
-    assert_eq!(head(&mut recv).await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR));
+    assert_eq!(
+        head(&mut recv).await.unwrap_err().reason(),
+        Some(Reason::PROTOCOL_ERROR)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,7 +111,11 @@ async fn connect_and_extended_connect_are_told_apart() {
     let (mut opener, _server) = h2_client(Builder::new(), Config::default(), |mut accepted| async move {
         assert_eq!(accepted.request.method(), Method::CONNECT);
         let protocol = accepted.request.extensions().get::<Protocol>();
-        let expected = if protocol.is_some() { "http://app.test/chat" } else { "app.test:443" };
+        let expected = if protocol.is_some() {
+            "http://app.test/chat"
+        } else {
+            "app.test:443"
+        };
         assert_eq!(accepted.request.uri(), expected);
         assert_eq!(protocol.map(Protocol::as_str).unwrap_or("websocket"), "websocket");
         accepted.send.send_head(&ok(), true).unwrap();
@@ -122,7 +126,9 @@ async fn connect_and_extended_connect_are_told_apart() {
     assert_eq!(within(answer).await.unwrap().status(), 200);
     assert!(opener.is_extended_connect_protocol_enabled());
     let mut extended = Request::connect("http://app.test/chat").body(()).unwrap();
-    extended.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    extended
+        .extensions_mut()
+        .insert(h2::ext::Protocol::from_static("websocket"));
     let (answer, _out) = opener.send_request(extended, false).unwrap();
     assert_eq!(within(answer).await.unwrap().status(), 200);
 }
@@ -144,7 +150,9 @@ async fn header_blocks_longer_than_a_frame_cross_both_ways() {
     let mut large = get("/");
     for n in 0..60 {
         let name = http::HeaderName::try_from(format!("x-request-{n}")).unwrap();
-        large.headers_mut().insert(name, HeaderValue::from_str(&"v".repeat(1_000)).unwrap());
+        large
+            .headers_mut()
+            .insert(name, HeaderValue::from_str(&"v".repeat(1_000)).unwrap());
     }
     for _ in 0..2 {
         let (answer, _) = opener.send_request(large.clone(), true).unwrap();
@@ -157,7 +165,9 @@ async fn fields_that_are_too_large_are_answered_431_and_the_next_request_is_serv
     let (mut opener, _server) = h2_client(Builder::new(), Config::default(), echo).await;
     for ended in [true, false] {
         let mut large = get("/");
-        large.headers_mut().insert("x", HeaderValue::from_str(&"v".repeat(17_000)).unwrap());
+        large
+            .headers_mut()
+            .insert("x", HeaderValue::from_str(&"v".repeat(17_000)).unwrap());
         let (answer, out) = opener.send_request(large, ended).unwrap();
         assert_eq!(within(answer).await.unwrap().status(), 431, "{ended}");
         drop(out);
@@ -176,7 +186,9 @@ async fn a_complete_answer_is_readable_though_the_rest_of_the_request_is_unwante
     let (answer, mut out) = opener.send_request(post(), false).unwrap();
     let mut back = within(answer).await.unwrap().into_body();
     assert_eq!(h2_read(&mut back).await.unwrap(), content(30_000));
-    let reason = within(std::future::poll_fn(|cx| out.poll_reset(cx))).await.unwrap();
+    let reason = within(std::future::poll_fn(|cx| out.poll_reset(cx)))
+        .await
+        .unwrap();
     assert_eq!(reason, h2::Reason::NO_ERROR);
 }
 
@@ -189,19 +201,27 @@ async fn a_request_that_nobody_answers_is_cancelled() {
     for ended in [true, false] {
         let (answer, _out) = opener.send_request(get("/"), ended).unwrap();
         let error = within(answer).await.unwrap_err();
-        assert_eq!((error.reason(), error.is_remote()), (Some(h2::Reason::CANCEL), true));
+        assert_eq!(
+            (error.reason(), error.is_remote()),
+            (Some(h2::Reason::CANCEL), true)
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reset_by_the_client_is_told_to_reader_and_sender() {
     let (mut opener, server) = h2_client(Builder::new(), Config::default(), |accepted| async move {
-        let Accepted { recv, send: mut out, .. } = accepted;
+        let Accepted {
+            recv, send: mut out, ..
+        } = accepted;
         let mut recv = recv.unwrap();
         assert_eq!(data(&mut recv).await.unwrap().unwrap().0, "some");
         let error = until_reset(&mut out).await;
         assert_eq!((error.reason(), error.is_remote()), (Some(Reason::CANCEL), true));
-        assert_eq!(data(&mut recv).await.unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
+        assert_eq!(
+            data(&mut recv).await.unwrap().unwrap_err().reason(),
+            Some(Reason::CANCEL)
+        );
         assert!(out.send_head(&ok(), true).is_err());
     })
     .await;
