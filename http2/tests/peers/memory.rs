@@ -61,6 +61,27 @@ async fn a_peer_that_asks_and_never_reads_is_not_read_from() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_at_last_is_read_from_again() {
+    // There is room for fewer answers than wait at most, or for more.
+    for on_way in [17 * 500, 17 * 50_000] {
+        let (mut here, there) = tokio::io::duplex(on_way);
+        here.write_all(PREFACE).await.unwrap();
+        here.write_all(&settings(&[])).await.unwrap();
+        let _server = serve(there, server::Config::default(), echo);
+        let pings = frame(PING, 0, 0, &[7; 8]).repeat(150_000);
+        let count = taken(&mut here, &pings).await;
+        assert!(count < pings.len(), "{on_way}");
+        let (read, mut write) = tokio::io::split(here);
+        let mut read = tokio::io::AsyncReadExt::take(read, pings.len() as u64);
+        let rest = tokio::spawn(async move { write.write_all(&pings[count..]).await.map(|()| write) });
+        within(tokio::io::copy(&mut read, &mut tokio::io::sink()))
+            .await
+            .unwrap();
+        within(rest).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_streams_are_opened_to_a_server_that_does_not_read() {
     let (here, there) = tokio::io::duplex(4 << 10);
     let mut raw = Raw { io: here };
