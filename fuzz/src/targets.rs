@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt::Debug;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use http::header::FORWARDED;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use outrigger_http2::{client, server};
 use outrigger_policy::hint;
 use outrigger_policy::name::{DnsName, Identity, NameAddr, ResourceRef};
 use outrigger_policy::overrides::Overrides;
@@ -25,22 +29,24 @@ use outrigger_proto::{destination, encode, inbound, outbound};
 use outrigger_proxy::config::env::Errors;
 use outrigger_proxy::config::{Config, HeadLimits};
 use outrigger_proxy::gateway::forwarded;
-use outrigger_proxy::http::h2::frames::Frames;
+use outrigger_proxy::http::h2::frames::{Frames, PREFACE};
 use outrigger_proxy::http::http1::front::{self, Front};
 use outrigger_proxy::http::http1::gate::Gate;
 use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
 use outrigger_proxy::net::detect::tls::{self as detect_tls, Hello};
 use outrigger_proxy::net::header::{self, Decoded};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A name of a target, and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target. A name is that of a directory of `seeds/` as well.
-pub const ALL: [Target; 16] = [
+pub const ALL: [Target; 17] = [
     ("client_hello", client_hello),
     ("http_preface", http_preface),
     ("http2_frames", http2_frames),
+    ("http2_connection", http2_connection),
     ("http1_gate", http1_gate),
     ("http1_front", http1_front),
     ("transport_header", transport_header),
@@ -190,6 +196,100 @@ pub fn http2_frames(bytes: &[u8]) {
     assert!(whole.0.len() <= bytes.len() / 9);
     for chunk in [1, 7, 10, 50] {
         assert_eq!(found(chunk), whole, "in pieces of {chunk}");
+    }
+}
+
+/// Whatever a peer says, in whatever pieces: the connection ends when that has ended. The first byte says which side the
+/// peer is, and how long the pieces are.
+pub fn http2_connection(bytes: &[u8]) {
+    let Some((how, said)) = bytes.split_first() else {
+        return;
+    };
+    let piece = usize::from(how & 0x7f) + 1;
+    let mut cx = Context::from_waker(Waker::noop());
+    let ended = if *how < 0x80 {
+        let said = [PREFACE, said].concat();
+        pin!(serve(Tape { said, piece })).poll(&mut cx)
+    } else {
+        let said = said.to_vec();
+        pin!(ask(Tape { said, piece })).poll(&mut cx)
+    };
+    assert!(ended.is_ready(), "it hangs");
+}
+
+/// Answers each request with as many bytes as it brings at once.
+async fn serve(peer: Tape) -> Result<(), outrigger_http2::Error> {
+    let mut connection = server::handshake(peer, &server::Config::default()).await?;
+    let mut held = Vec::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Some(accepted) = connection.accept().await {
+        let mut accepted = accepted?;
+        let head = Response::new(());
+        if accepted.send.send_head(&head, accepted.recv.is_none()).is_ok()
+            && let Some(recv) = &mut accepted.recv
+            && let Poll::Ready(Some(Ok((mut data, ended)))) = recv.poll_data(&mut cx)
+        {
+            recv.release(data.len());
+            let _not_all_perhaps = accepted.send.poll_send(&mut cx, &mut data, ended);
+        }
+        held.push(accepted);
+        // Some go early, others when all is over.
+        held.truncate(8);
+    }
+    Ok(())
+}
+
+/// Makes a few requests, and reads what comes of them.
+async fn ask(peer: Tape) -> Result<(), outrigger_http2::Error> {
+    let (mut opener, connection) = client::handshake(peer, &client::Config::default()).await?;
+    let mut connection = pin!(connection);
+    let request = Request::get("http://app/").body(()).expect("a request");
+    let mut streams: Vec<_> = [true, false, true]
+        .into_iter()
+        .filter_map(|ended| opener.open(&request, ended).ok())
+        .collect();
+    let driven = connection.as_mut().await;
+    let mut cx = Context::from_waker(Waker::noop());
+    for (recv, _) in &mut streams {
+        while let Poll::Ready(Ok(_)) = recv.poll_head(&mut cx) {}
+        while let Poll::Ready(Some(Ok((data, _)))) = recv.poll_data(&mut cx) {
+            recv.release(data.len());
+        }
+        let _perhaps = recv.poll_trailers(&mut cx);
+    }
+    driven
+}
+
+/// A peer that has said all that it says, and takes whatever it is told.
+struct Tape {
+    said: Vec<u8>,
+    piece: usize,
+}
+
+impl AsyncRead for Tape {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let count = self.piece.min(self.said.len()).min(buf.remaining());
+        buf.put_slice(&self.said[..count]);
+        self.said.drain(..count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tape {
+    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -47,6 +47,8 @@ enum Closing {
     No,
     /// What waits is still written; then it is over, for this reason if any.
     Writing(Option<Error>),
+    /// The same, but a peer that reads nothing is not waited for: it is not owed more than a try.
+    Parting(Option<Error>),
     Done,
 }
 
@@ -126,10 +128,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                     Poll::Ready(Err(ended)) => self.close(Err(ended)),
                 }
             }
-            if let Err(error) = ready!(self.poll_write(cx)) {
+            let written = match self.poll_write(cx) {
+                Poll::Pending if matches!(self.closing, Closing::Parting(_)) => Ok(()),
+                written => ready!(written),
+            };
+            if let Err(error) = written {
                 let ended = match mem::replace(&mut self.closing, Closing::Done) {
                     // The peer went before the last words: why it ended is known.
-                    Closing::Writing(why) => why,
+                    Closing::Writing(why) | Closing::Parting(why) => why,
                     Closing::No | Closing::Done => Some(error.into()),
                 };
                 if let Some(error) = &ended {
@@ -138,7 +144,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
                 return Poll::Ready(ended.map_or(Ok(()), Err));
             }
             match &mut self.closing {
-                Closing::Writing(why) => {
+                Closing::Writing(why) | Closing::Parting(why) => {
                     let why = why.take();
                     // Whoever has gone misses no goodbye.
                     let _as_far_as_it_goes = Pin::new(&mut self.io).poll_shutdown(cx);
@@ -166,40 +172,41 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
 
     /// Reading has ended: with the peer's last byte, or with an error.
     fn close(&mut self, ended: Result<(), Ended>) {
-        let mut state = self.shared.lock();
-        let why = match ended {
+        match ended {
             Ok(()) => {
                 let error = io::Error::new(io::ErrorKind::BrokenPipe, "the peer closed the connection");
-                state.break_off(&error.into());
-                None
+                self.shared.lock().break_off(&error.into());
+                // It may still read.
+                self.closing = Closing::Writing(None);
             }
             Err(Ended::Io(error)) => {
                 let error = Error::from(error);
-                state.break_off(&error);
-                Some(error)
+                self.shared.lock().break_off(&error);
+                self.closing = Closing::Parting(Some(error));
             }
             Err(Ended::Fatal(Fatal(reason, text))) => {
-                let error = Error::go_away(reason, text.as_bytes(), By::Us);
-                let last = if state.role == Role::Server {
-                    state.highest
-                } else {
-                    0
-                };
-                state.put(|out| frame::put_go_away(out, last, reason, text));
-                state.break_off(&error);
-                Some(error)
+                let error = self.part(reason, text);
+                self.closing = Closing::Parting(Some(error));
             }
-        };
-        self.closing = Closing::Writing(why);
+        }
     }
 
     /// Ends the connection at once.
     pub(crate) fn end(&mut self, reason: Reason) {
+        self.part(reason, "");
+        self.closing = Closing::Parting(None);
+    }
+
+    fn part(&mut self, reason: Reason, text: &'static str) -> Error {
+        let error = Error::go_away(reason, text.as_bytes(), By::Us);
         let mut state = self.shared.lock();
-        let last = state.highest;
-        state.put(|out| frame::put_go_away(out, last, reason, ""));
-        state.break_off(&Error::go_away(reason, b"", By::Us));
-        self.closing = Closing::Writing(None);
+        let last = match state.role {
+            Role::Server => state.highest,
+            Role::Client => 0,
+        };
+        state.put(|out| frame::put_go_away(out, last, reason, text));
+        state.break_off(&error);
+        error
     }
 
     /// Takes in all that has come.

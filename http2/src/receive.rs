@@ -48,6 +48,8 @@ impl State {
         }
         self.highest = id;
         if matches!(self.ending, Ending::After(last) if id > last) {
+            // The client had not read our goodbye: it may ask elsewhere.
+            self.refuse(id, Reason::REFUSED_STREAM);
             return Ok(());
         }
         let limit = self.limits.ours.max_streams.unwrap_or(0);

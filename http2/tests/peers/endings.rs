@@ -38,6 +38,8 @@ async fn a_graceful_shutdown_says_so_twice_and_ends_with_the_last_stream() {
     assert_eq!((second.number(0), second.number(4)), (3, 0));
     // It comes too late.
     raw.send(HEADERS, WHOLE, 5, &request("GET", &[])).await;
+    let refusal = raw.next_of(RST_STREAM).await;
+    assert_eq!((refusal.stream, refusal.number(0)), (5, 7));
     raw.send(DATA, END_STREAM, 1, b"one").await;
     let answer = raw.next().await.unwrap();
     assert_eq!((answer.stream, &answer.payload[..]), (1, &b"one"[..]));
