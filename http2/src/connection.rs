@@ -419,7 +419,7 @@ impl Frames {
         }
         // Compressed, it takes no more room than what we allow does otherwise.
         if partial.bytes.len() + payload.len() > self.max_header_list + READ {
-            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "header_list_way_too_large"));
+            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, TOO_LARGE));
         }
         partial.bytes.extend_from_slice(payload);
         if !head.has(END_HEADERS) {
@@ -436,10 +436,16 @@ impl Frames {
         let mut fields = Incoming::new(self.max_header_list, self.fields);
         let decoded = self.decoder.decode(bytes, |field, size| fields.take(field, size));
         decoded.map_err(|_| Fatal::from(Reason::COMPRESSION_ERROR))?;
+        if fields.beyond() > BOMB * self.max_header_list {
+            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, TOO_LARGE));
+        }
         self.fields = fields.len().min(MANY);
         state.on_headers(block, fields)
     }
 }
 
+/// So many times more than what is allowed is no list of fields that somebody means.
+const BOMB: usize = 3;
+const TOO_LARGE: &str = "header_list_way_too_large";
 /// Room is made for no more fields than these before they have come.
 const MANY: usize = 24;

@@ -44,8 +44,9 @@ pub(crate) struct Incoming {
     protocol: Option<Bytes>,
     fields: HeaderMap,
     content_length: Option<u64>,
-    /// Bytes that may still come (RFC 9113 §10.5.1).
+    /// Bytes that may still come (RFC 9113 §10.5.1), and those that came beyond.
     room: usize,
+    beyond: usize,
     fault: Option<Fault>,
 }
 
@@ -62,6 +63,7 @@ impl Incoming {
             fields: HeaderMap::with_capacity(fields),
             content_length: None,
             room: limit,
+            beyond: 0,
             fault: None,
         }
     }
@@ -70,6 +72,7 @@ impl Incoming {
     pub(crate) fn take(&mut self, field: Field, size: usize) {
         let Some(room) = self.room.checked_sub(size) else {
             self.room = 0;
+            self.beyond = self.beyond.saturating_add(size);
             self.fault = Some(Fault::TooLarge);
             return;
         };
@@ -114,6 +117,11 @@ impl Incoming {
     /// The value of `content-length`.
     pub(crate) fn content_length(&self) -> Option<u64> {
         self.content_length
+    }
+
+    /// Bytes that came beyond what is allowed.
+    pub(crate) fn beyond(&self) -> usize {
+        self.beyond
     }
 
     /// How many fields there are.

@@ -10,7 +10,7 @@ use crate::state::{ALIVE, Ending, GOODBYE, Role, State};
 use crate::stream::Stream;
 
 /// Heads of one answer that wait to be read: no window bounds those with an interim status.
-const HEADS: usize = 16;
+const HEADS: usize = 300;
 
 /// A header block that has come whole.
 #[derive(Debug)]

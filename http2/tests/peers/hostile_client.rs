@@ -166,15 +166,27 @@ async fn header_blocks_without_end_end_the_connection() {
     assert_eq!(ends_with(&[&begun[..], &large].concat()).await, 11);
 }
 
+/// One field of 3,000 bytes that the table keeps, so many times.
+fn unfolding(times: usize) -> Vec<u8> {
+    let mut bomb = vec![0x40, 1, b'x', 127, 0xb9, 0x16];
+    bomb.extend([b'v'; 3_000]);
+    bomb.extend(vec![0x80 | 62; times]);
+    [request("GET", &[]), bomb].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_block_that_unfolds_to_megabytes_ends_the_connection() {
+    let (mut raw, _server) = Raw::client(Config::default(), echo).await;
+    raw.send(HEADERS, WHOLE, 1, &unfolding(10_000)).await;
+    let goodbye = raw.next_of(GOAWAY).await;
+    assert_eq!(goodbye.number(4), 11);
+    assert_eq!(&goodbye.payload[8..], b"header_list_way_too_large");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_small_block_that_unfolds_is_answered_431() {
     let (mut raw, _server) = Raw::client(Config::default(), echo).await;
-    // One field of 3,000 bytes that the table keeps, 10,000 times.
-    let mut bomb = vec![0x40, 1, b'x', 127, 0xb9, 0x16];
-    bomb.extend([b'v'; 3_000]);
-    bomb.extend([0x80 | 62; 10_000]);
-    raw.send(HEADERS, WHOLE, 1, &[request("GET", &[]), bomb].concat())
-        .await;
+    raw.send(HEADERS, WHOLE, 1, &unfolding(12)).await;
     let answer = raw.next_of(HEADERS).await;
     assert_eq!(answer.flags, WHOLE);
     // What follows builds on the table.

@@ -93,7 +93,7 @@ const CLIENTS: &[Attack] = &[
     },
     Attack {
         name: "an index that is not in the table",
-        reason: "protocol_error",
+        reason: "compression_error",
         frames: || {
             once(frame(
                 kind::HEADERS,
