@@ -31,6 +31,8 @@ pub struct Config {
     pub max_header_list_size: u32,
     /// Bytes of DATA that wait to be written.
     pub send_buffer: usize,
+    /// Streams that we have reset and remember: what still comes for them is nobody's fault.
+    pub remembered_resets: usize,
 }
 
 impl Default for Config {
@@ -41,6 +43,7 @@ impl Default for Config {
             max_frame_size: MIN_MAX_FRAME_SIZE,
             max_header_list_size: 16 << 10,
             send_buffer: crate::SEND_BUFFER,
+            remembered_resets: 1_000,
         }
     }
 }
@@ -92,6 +95,7 @@ pub async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
         },
         connection_window: config.connection_window,
         send_buffer: config.send_buffer,
+        remembered_resets: config.remembered_resets,
         // What a server still sends on streams that were given up is as good as an error: it lies in the nature of things.
         made_resets: None,
         early_resets: 0,

@@ -28,6 +28,8 @@ pub struct Config {
     pub max_header_list_size: u32,
     /// Bytes of DATA that wait to be written.
     pub send_buffer: usize,
+    /// Streams that we have reset and remember: what still comes for them is nobody's fault.
+    pub remembered_resets: usize,
     /// Streams that may be reset before anybody has looked at them (CVE-2023-44487).
     pub early_resets: usize,
     /// Streams that the client may make us reset over the connection's life (CVE-2025-8671).
@@ -43,6 +45,7 @@ impl Default for Config {
             max_frame_size: MIN_MAX_FRAME_SIZE,
             max_header_list_size: 16 << 10,
             send_buffer: crate::SEND_BUFFER,
+            remembered_resets: 1_000,
             early_resets: 1_000,
             made_resets: 1_024,
         }
@@ -86,6 +89,7 @@ pub async fn handshake<T: AsyncRead + AsyncWrite + Unpin>(
         },
         connection_window: config.connection_window,
         send_buffer: config.send_buffer,
+        remembered_resets: config.remembered_resets,
         made_resets: Some(config.made_resets),
         early_resets: config.early_resets,
     };

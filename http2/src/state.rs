@@ -16,9 +16,6 @@ use crate::outgoing::Outgoing;
 use crate::settings::{Ours, Peer};
 use crate::stream::Stream;
 
-/// Streams that we have reset and remember: what still comes for them is nobody's fault.
-const REMEMBERED: usize = 1_000;
-
 /// What the PING says that asks whether a GOAWAY has been read.
 pub(crate) const GOODBYE: [u8; 8] = *b"goodbye?";
 /// What keep-alive's PINGs say.
@@ -47,6 +44,8 @@ pub(crate) struct Limits {
     pub(crate) made_resets: Option<u32>,
     /// Streams that the peer may reset before anybody has looked at them.
     pub(crate) early_resets: usize,
+    /// Streams that we have reset and remember.
+    pub(crate) remembered_resets: usize,
 }
 
 /// How far a connection's end has come.
@@ -107,9 +106,10 @@ pub(crate) struct Ping {
     pub(crate) waker: Option<Waker>,
 }
 
-/// Numbers of streams, the last ones.
+/// Streams that we have reset, the last ones: what still comes for them is nobody's fault.
 #[derive(Debug, Default)]
 struct Remembered {
+    limit: usize,
     all: HashSet<u32, BuildHasherDefault<Spread>>,
     order: VecDeque<u32>,
 }
@@ -140,13 +140,13 @@ impl Hasher for Spread {
 
 impl Remembered {
     fn add(&mut self, stream: u32) {
-        if self.order.len() == REMEMBERED
+        self.all.insert(stream);
+        self.order.push_back(stream);
+        if self.order.len() > self.limit
             && let Some(oldest) = self.order.pop_front()
         {
             self.all.remove(&oldest);
         }
-        self.all.insert(stream);
-        self.order.push_back(stream);
     }
 }
 
@@ -181,7 +181,10 @@ impl State {
             arrived: VecDeque::new(),
             early_resets: 0,
             made_resets: 0,
-            reset: Remembered::default(),
+            reset: Remembered {
+                limit: limits.remembered_resets,
+                ..Remembered::default()
+            },
             ending: Ending::No,
             goodbye: None,
             opener: role == Role::Client,
@@ -416,12 +419,14 @@ mod tests {
 
     #[test]
     fn only_the_last_resets_are_remembered() {
-        let mut remembered = Remembered::default();
-        for stream in 0..2 * REMEMBERED as u32 {
+        let mut remembered = Remembered {
+            limit: 10,
+            ..Remembered::default()
+        };
+        for stream in 0..20 {
             remembered.add(stream);
         }
-        assert_eq!(remembered.all.len(), REMEMBERED);
-        assert!(!remembered.all.contains(&(REMEMBERED as u32 - 1)));
-        assert!(remembered.all.contains(&(REMEMBERED as u32)));
+        assert_eq!(remembered.all.len(), 10);
+        assert!(!remembered.all.contains(&9) && remembered.all.contains(&10));
     }
 }

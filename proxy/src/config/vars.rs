@@ -270,7 +270,7 @@ vars! {
         INBOUND_SERVER_HTTP2_MAX_HEADER_LIST_SIZE: u32;
         /// Streams that a client may have reset before they were looked at (CVE-2023-44487).
         INBOUND_SERVER_HTTP2_MAX_PENDING_ACCEPT_RESET_STREAMS: usize;
-        /// Bytes buffered for sending, per stream.
+        /// Bytes of DATA that wait to be written on a connection. Unset: 131072.
         INBOUND_SERVER_HTTP2_MAX_SEND_BUF_SIZE: usize;
         /// As for inbound, on connections from the application.
         OUTBOUND_SERVER_HTTP2_ADAPTIVE_FLOW_CONTROL: bool = "false";

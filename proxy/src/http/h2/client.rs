@@ -167,6 +167,9 @@ fn config(windows: Windows, params: &Http2Params) -> Config {
         max_frame_size: params.max_frame_size.unwrap_or(defaults.max_frame_size),
         max_header_list_size: MAX_HEADER_LIST,
         send_buffer: params.max_send_buf_size.unwrap_or(defaults.send_buffer).max(1),
+        remembered_resets: params
+            .max_concurrent_reset_streams
+            .unwrap_or(defaults.remembered_resets),
     }
 }
 
