@@ -16,6 +16,9 @@ use crate::outgoing::Outgoing;
 use crate::settings::{Ours, Peer};
 use crate::stream::Stream;
 
+/// Streams for which there is always room.
+const KEPT: usize = 64;
+
 /// What the PING says that asks whether a GOAWAY has been read.
 pub(crate) const GOODBYE: [u8; 8] = *b"goodbye?";
 /// What keep-alive's PINGs say.
@@ -354,6 +357,16 @@ impl State {
         let stream = self.streams.get(&id);
         if stream.is_some_and(|stream| !stream.recv_held && !stream.send_held) {
             self.streams.remove(&id);
+            self.give_memory_back();
+        }
+    }
+
+    /// What many streams needed is of no use to few.
+    fn give_memory_back(&mut self) {
+        if self.streams.is_empty() && self.streams.capacity() > KEPT {
+            self.streams = HashMap::default();
+            self.waiting = VecDeque::new();
+            self.arrived.shrink_to(KEPT);
         }
     }
 
