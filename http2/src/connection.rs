@@ -6,30 +6,18 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::error::{By, Error, Fatal, Reason};
-use crate::frame::{self, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEAD, HEADERS, Head, PREFACE};
-use crate::frame::{PING, PRIORITIZED, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE};
-use crate::hpack::Decoder;
-use crate::message::Incoming;
+use crate::frame;
 use crate::outgoing::Batch;
-use crate::receive::{Block, depends_on};
+use crate::reader::{READ, Reader};
 use crate::state::{Role, Shared, State};
 use crate::stream::register;
 
-/// What is read at a time, bytes.
-const READ: usize = 16 << 10;
-/// Payloads up to this many bytes are copied: else they would keep all that was read with them, and the next read would
-/// need a buffer of its own.
-const COPIED: usize = 2048;
 /// When so much waits that flow control does not bound, nothing more is read: a peer that asks and does not read the
 /// answers waits for itself. Bytes.
 const UNREAD: usize = 256 << 10;
-/// CONTINUATIONs of one header block (CVE-2024-27316). Each may be as long as a frame may be.
-const CONTINUATIONS: usize = 32;
-
 /// A connection's bytes.
 #[derive(Debug)]
 pub(crate) struct Driver<T> {
@@ -52,54 +40,13 @@ enum Closing {
     Done,
 }
 
-/// Bytes that have come, and what makes frames of them.
-#[derive(Debug)]
-struct Reader {
-    bytes: BytesMut,
-    frames: Frames,
-}
-
-#[derive(Debug)]
-struct Frames {
-    decoder: Decoder,
-    /// Of the preface, what is still to come.
-    preface: &'static [u8],
-    /// Whether a frame has come.
-    begun: bool,
-    /// A header block of which more is to come.
-    partial: Option<Partial>,
-    /// How many fields the last block had: the next has as many, about.
-    fields: usize,
-    max_frame: usize,
-    max_header_list: usize,
-}
-
-#[derive(Debug)]
-struct Partial {
-    block: Block,
-    bytes: BytesMut,
-    continuations: usize,
-}
-
 impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     pub(crate) fn new(io: T, state: State) -> Self {
-        let ours = &state.limits.ours;
-        let frames = Frames {
-            decoder: Decoder::new(4096),
-            preface: if state.role == Role::Server { PREFACE } else { &[] },
-            begun: false,
-            partial: None,
-            fields: 0,
-            max_frame: ours.max_frame as usize,
-            max_header_list: ours.max_header_list as usize,
-        };
+        let reader = Reader::new(state.role, &state.limits.ours);
         Self {
             io,
             shared: Shared::new(state),
-            reader: Reader {
-                bytes: BytesMut::new(),
-                frames,
-            },
+            reader,
             batch: Batch::default(),
             flushed: true,
             closing: Closing::No,
@@ -108,12 +55,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
 
     /// Whether the peer has said what it allows.
     pub(crate) fn has_begun(&self) -> bool {
-        self.reader.frames.begun
+        self.reader.has_begun()
     }
 
     /// Whether all of the client's preface has come.
     pub(crate) fn has_preface(&self) -> bool {
-        self.reader.frames.preface.is_empty()
+        self.reader.has_preface()
     }
 
     /// Reads and writes all that may be. Ready when the connection has ended.
@@ -224,7 +171,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             self.reader.bytes.reserve(READ);
             let read = pin!(self.io.read_buf(&mut self.reader.bytes)).poll(cx);
             match ready!(read) {
-                Ok(0) if self.reader.bytes.is_empty() => return Poll::Ready(Ok(Read::All)),
+                Ok(0) if self.reader.is_between() => return Poll::Ready(Ok(Read::All)),
                 Ok(0) => return Poll::Ready(Err(Ended::Io(io::ErrorKind::UnexpectedEof.into()))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(Ended::Io(error))),
@@ -294,158 +241,3 @@ enum Ended {
     Io(io::Error),
     Fatal(Fatal),
 }
-
-impl Reader {
-    /// Takes in all frames that have come whole.
-    fn frames(&mut self, state: &mut State) -> Result<(), Fatal> {
-        let (bytes, frames) = (&mut self.bytes, &mut self.frames);
-        frames.preface(bytes)?;
-        if !frames.preface.is_empty() {
-            return Ok(());
-        }
-        while let Some(head) = Head::parse(bytes) {
-            if head.length > frames.max_frame {
-                return Err(Reason::FRAME_SIZE_ERROR.into());
-            }
-            frames.expected(head)?;
-            let length = HEAD + head.length;
-            let Some(frame) = bytes.get(HEAD..length) else {
-                bytes.reserve(length - bytes.len());
-                break;
-            };
-            if head.kind == DATA && head.length > COPIED {
-                bytes.advance(HEAD);
-                let payload = bytes.split_to(head.length).freeze();
-                let content = payload.slice_ref(frame::unpadded(head, &payload)?);
-                state.on_data(head, content)?;
-            } else {
-                frames.frame(head, frame, state)?;
-                bytes.advance(length);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Frames {
-    /// Takes off what has come of the preface (RFC 9113 §3.4).
-    fn preface(&mut self, bytes: &mut BytesMut) -> Result<(), Fatal> {
-        let count = self.preface.len().min(bytes.len());
-        let (expected, rest) = self.preface.split_at(count);
-        if bytes[..count] != *expected {
-            return Err(Reason::PROTOCOL_ERROR.into());
-        }
-        bytes.advance(count);
-        self.preface = rest;
-        Ok(())
-    }
-
-    /// Whether such a frame may come now: SETTINGS first (RFC 9113 §3.4), and nothing within a header block (§6.10).
-    fn expected(&mut self, head: Head) -> Result<(), Fatal> {
-        let settings = head.kind == SETTINGS && !head.has(frame::ACK);
-        let in_place = match &self.partial {
-            Some(partial) => head.kind == CONTINUATION && head.stream == partial.block.stream,
-            None => head.kind != CONTINUATION && (self.begun || settings),
-        };
-        if !in_place {
-            return Err(Reason::PROTOCOL_ERROR.into());
-        }
-        let on_stream = match head.kind {
-            DATA | HEADERS | RST_STREAM | CONTINUATION | PRIORITY => Some(true),
-            SETTINGS | PING | GOAWAY => Some(false),
-            _ => None,
-        };
-        if on_stream.is_some_and(|on_stream| on_stream != (head.stream != 0)) {
-            return Err(Reason::PROTOCOL_ERROR.into());
-        }
-        Ok(())
-    }
-
-    fn frame(&mut self, head: Head, payload: &[u8], state: &mut State) -> Result<(), Fatal> {
-        let id = head.stream;
-        match head.kind {
-            DATA => state.on_data(head, Bytes::copy_from_slice(frame::unpadded(head, payload)?)),
-            HEADERS => self.headers(head, payload, state),
-            CONTINUATION => self.continuation(head, payload, state),
-            RST_STREAM => state.on_reset(id, payload),
-            SETTINGS => {
-                state.on_settings(head.flags, payload)?;
-                self.begun = true;
-                Ok(())
-            }
-            PING => state.on_ping(head.flags, payload),
-            GOAWAY => state.on_go_away(payload),
-            WINDOW_UPDATE => state.on_window_update(id, payload),
-            PRIORITY => state.on_priority(id, payload),
-            // We allow none, and a client may send none at all (RFC 9113 §8.4).
-            PUSH_PROMISE => Err(Reason::PROTOCOL_ERROR.into()),
-            // Extensions mean nothing to us (RFC 9113 §5.5).
-            _ => Ok(()),
-        }
-    }
-
-    fn headers(&mut self, head: Head, payload: &[u8], state: &mut State) -> Result<(), Fatal> {
-        let mut fragment = frame::unpadded(head, payload)?;
-        let mut priority = None;
-        if head.has(PRIORITIZED) {
-            let (first, rest) = fragment
-                .split_at_checked(5)
-                .ok_or(Fatal(Reason::FRAME_SIZE_ERROR, ""))?;
-            (priority, fragment) = (depends_on(first), rest);
-        }
-        let block = Block {
-            stream: head.stream,
-            ends_stream: head.has(END_STREAM),
-            depends_on: priority,
-        };
-        if head.has(END_HEADERS) {
-            return self.block(&block, fragment, state);
-        }
-        self.partial = Some(Partial {
-            block,
-            bytes: BytesMut::from(fragment),
-            continuations: 0,
-        });
-        Ok(())
-    }
-
-    fn continuation(&mut self, head: Head, payload: &[u8], state: &mut State) -> Result<(), Fatal> {
-        let Some(partial) = &mut self.partial else {
-            return Ok(());
-        };
-        partial.continuations += 1;
-        if partial.continuations > CONTINUATIONS {
-            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "too_many_continuations"));
-        }
-        // Compressed, it takes no more room than what we allow does otherwise.
-        if partial.bytes.len() + payload.len() > self.max_header_list + READ {
-            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, TOO_LARGE));
-        }
-        partial.bytes.extend_from_slice(payload);
-        if !head.has(END_HEADERS) {
-            return Ok(());
-        }
-        match self.partial.take() {
-            Some(partial) => self.block(&partial.block, &partial.bytes, state),
-            None => Ok(()),
-        }
-    }
-
-    /// A header block that has come whole. It is decoded whatever becomes of it: what follows builds on it (RFC 9113 §4.3).
-    fn block(&mut self, block: &Block, bytes: &[u8], state: &mut State) -> Result<(), Fatal> {
-        let mut fields = Incoming::new(self.max_header_list, self.fields);
-        let decoded = self.decoder.decode(bytes, |field, size| fields.take(field, size));
-        decoded.map_err(|_| Fatal::from(Reason::COMPRESSION_ERROR))?;
-        if fields.beyond() > BOMB * self.max_header_list {
-            return Err(Fatal(Reason::ENHANCE_YOUR_CALM, TOO_LARGE));
-        }
-        self.fields = fields.len().min(MANY);
-        state.on_headers(block, fields)
-    }
-}
-
-/// So many times more than what is allowed is no list of fields that somebody means.
-const BOMB: usize = 3;
-const TOO_LARGE: &str = "header_list_way_too_large";
-/// Room is made for no more fields than these before they have come.
-const MANY: usize = 24;

@@ -12,6 +12,7 @@ mod handles;
 mod hpack;
 mod message;
 mod outgoing;
+mod reader;
 mod receive;
 mod settings;
 mod state;

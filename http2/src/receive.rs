@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::error::{By, Error, Fatal, Reason};
-use crate::frame::{self, ACK, END_STREAM, Head, INITIAL_WINDOW, MAX_STREAM, MAX_WINDOW};
+use crate::frame::{self, ACK, INITIAL_WINDOW, MAX_STREAM, MAX_WINDOW};
 use crate::message::{self, Fault, Incoming};
 use crate::state::{ALIVE, Ending, GOODBYE, Role, State};
 use crate::stream::Stream;
@@ -148,9 +148,14 @@ impl State {
         Ok(())
     }
 
-    /// DATA (RFC 9113 §6.1), with what lies between its padding. The windows count all of it.
-    pub(crate) fn on_data(&mut self, head: Head, content: Bytes) -> Result<(), Fatal> {
-        let (id, length, ends) = (head.stream, head.length, head.has(END_STREAM));
+    /// A piece of DATA (RFC 9113 §6.1), which counts for `length` bytes of the windows: its padding may come with it.
+    pub(crate) fn on_data(
+        &mut self,
+        id: u32,
+        content: Bytes,
+        length: usize,
+        ends: bool,
+    ) -> Result<(), Fatal> {
         self.recv_window -= length as i64;
         if self.recv_window < 0 {
             return Err(Reason::FLOW_CONTROL_ERROR.into());
