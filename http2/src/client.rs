@@ -125,7 +125,11 @@ impl Opener {
             return Err(Unopened::NoTunnel);
         }
         let limit = state.peer.max_streams.map_or(usize::MAX, |limit| limit as usize);
-        if state.open >= limit || state.out.unbounded() > UNREAD {
+        if state.out.unbounded() > UNREAD {
+            state.full = true;
+            return Err(Unopened::Full);
+        }
+        if state.open >= limit {
             return Err(Unopened::Full);
         }
         let id = if state.highest == 0 { 1 } else { state.highest + 2 };
@@ -164,13 +168,18 @@ impl Drop for Opener {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
-    /// Streams that may be open at a time, none while the server does not read what is sent.
+    /// Streams that the server allows at a time.
     pub fn max_streams(&self) -> usize {
         let state = self.0.shared.lock();
-        if state.out.unbounded() > UNREAD {
-            return 0;
-        }
         state.peer.max_streams.map_or(usize::MAX, |limit| limit as usize)
+    }
+
+    /// Whether the server has read what kept streams from being opened, since this was last asked.
+    pub fn has_room_again(&self) -> bool {
+        let mut state = self.0.shared.lock();
+        let again = state.full && state.out.unbounded() <= UNREAD;
+        state.full &= !again;
+        again
     }
 
     /// Asks the server whether it is there.

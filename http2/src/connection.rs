@@ -12,7 +12,7 @@ use crate::error::{By, Error, Fatal, Reason};
 use crate::frame;
 use crate::outgoing::Batch;
 use crate::reader::{READ, Reader};
-use crate::state::{Role, Shared, State};
+use crate::state::{Ending, Role, Shared, State};
 use crate::stream::register;
 
 /// When so much waits that flow control does not bound, nothing more is read: a peer that asks and does not read the
@@ -109,11 +109,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     fn say_goodbye(&mut self) {
         let mut state = self.shared.lock();
         let why = state.goodbye.take().map(|(_, error)| error);
+        let error = io::Error::from(io::ErrorKind::BrokenPipe);
+        state.break_off(&error.into());
         if state.role == Role::Client {
             state.put(|out| frame::put_go_away(out, 0, Reason::NO_ERROR, ""));
         }
-        let error = io::Error::from(io::ErrorKind::BrokenPipe);
-        state.break_off(&error.into());
         self.closing = Closing::Writing(why.filter(|error| error.reason() != Some(Reason::NO_ERROR)));
     }
 
@@ -147,9 +147,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     fn part(&mut self, reason: Reason, text: &'static str) -> Error {
         let error = Error::go_away(reason, text.as_bytes(), By::Us);
         let mut state = self.shared.lock();
-        let last = match state.role {
-            Role::Server => state.highest,
-            Role::Client => 0,
+        let last = match (state.role, state.ending) {
+            (Role::Client, _) => 0,
+            // What was said never grows (RFC 9113 §6.8).
+            (Role::Server, Ending::After(last)) => last,
+            (Role::Server, _) => state.highest,
         };
         state.put(|out| frame::put_go_away(out, last, reason, text));
         state.break_off(&error);

@@ -34,6 +34,8 @@ pub(crate) struct Outgoing {
     /// Bytes that were ever put here, and those of them that have left.
     enqueued: u64,
     written: u64,
+    /// Those that were taken to be written.
+    taken: u64,
     /// Bytes of DATA that wait, and those that were taken to be written.
     data: usize,
     data_taken: usize,
@@ -129,6 +131,14 @@ impl Outgoing {
     pub(crate) fn take(&mut self, empty: &mut Batch) {
         mem::swap(&mut self.batch, empty);
         self.data_taken += mem::take(&mut self.data);
+        self.taken = self.enqueued;
+    }
+
+    /// What was not taken is never written.
+    pub(crate) fn discard(&mut self) {
+        self.batch = Batch::default();
+        self.data = 0;
+        self.enqueued = self.taken;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -166,9 +176,9 @@ impl Outgoing {
         self.enqueued
     }
 
-    /// Whether what lies there has begun to leave.
+    /// Whether what lies there may have begun to leave.
     pub(crate) fn has_left(&self, position: u64) -> bool {
-        self.written > position
+        self.taken > position
     }
 }
 
@@ -218,17 +228,21 @@ mod tests {
         let (mut out, mut batch) = (Outgoing::default(), Batch::default());
         put(&mut out, b"first");
         let second = out.position();
+        assert!(!out.has_left(second));
         put(&mut out, b"second");
         out.take(&mut batch);
+        assert!(out.has_left(second), "who knows how far the writing of it came");
+        let data = out.position();
         put(&mut out, &[0; HEAD]);
         out.payload(Bytes::from_static(b"data"));
-        out.some_written(5);
-        assert!(!out.has_left(second));
-        out.some_written(1);
-        assert!(out.has_left(second));
+        assert!(!out.has_left(data));
+        out.some_written(6);
         assert_eq!((out.waiting(), out.unbounded(), out.data()), (18, 5, 13));
         out.all_written();
         assert_eq!((out.waiting(), out.unbounded(), out.data()), (13, 0, 13));
+        out.discard();
+        assert!(out.is_empty() && !out.has_left(data));
+        assert_eq!((out.waiting(), out.data()), (0, 0));
     }
 
     #[test]

@@ -97,7 +97,8 @@ impl Reader {
 
     /// Whether no frame has come in part.
     pub(crate) fn is_between(&self) -> bool {
-        self.bytes.is_empty() && self.frames.content.is_none() && self.frames.padding == 0
+        let frames = &self.frames;
+        self.bytes.is_empty() && frames.content.is_none() && frames.padding == 0 && frames.partial.is_none()
     }
 
     /// Takes in all frames that have come whole, and what has come of DATA.
@@ -176,7 +177,8 @@ impl Frames {
             if count < content.left && count == 0 {
                 return Ok(false);
             }
-            let piece = if count > COPIED {
+            // One that is cut off and short would keep a whole read in memory, and so would the next of its frame.
+            let piece = if count > COPIED && (count == content.left || count >= READ / 2) {
                 bytes.split_to(count).freeze()
             } else {
                 let piece = Bytes::copy_from_slice(&bytes[..count]);

@@ -359,13 +359,17 @@ impl State {
         if id == 0 {
             return Err(Reason::PROTOCOL_ERROR.into());
         }
-        if payload.len() != 5 {
-            return self.made_to_reset(id, Reason::FRAME_SIZE_ERROR);
+        let wrong = match payload.len() {
+            5 if depends_on(payload) == Some(id) => Reason::PROTOCOL_ERROR,
+            5 => return Ok(()),
+            _ => Reason::FRAME_SIZE_ERROR,
+        };
+        if self.was_opened(id) {
+            self.made_to_reset(id, wrong)
+        } else {
+            // There is nothing to reset.
+            Err(wrong.into())
         }
-        if depends_on(payload) == Some(id) {
-            return self.made_to_reset(id, Reason::PROTOCOL_ERROR);
-        }
-        Ok(())
     }
 }
 

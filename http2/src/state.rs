@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -14,7 +15,7 @@ use crate::frame::{self, INITIAL_WINDOW, MAX_STREAM};
 use crate::hpack::Encoder;
 use crate::outgoing::Outgoing;
 use crate::settings::{Ours, Peer};
-use crate::stream::Stream;
+use crate::stream::{Pieces, Stream};
 
 /// Streams for which there is always room.
 const KEPT: usize = 64;
@@ -91,6 +92,8 @@ pub(crate) struct State {
     pub(crate) ending: Ending,
     /// What the peer ends the connection with: it takes no streams above this one.
     pub(crate) goodbye: Option<(u32, Error)>,
+    /// Whether no stream was opened for want of room in what waits to be written.
+    pub(crate) full: bool,
     /// Whether streams may still be opened by somebody here.
     pub(crate) opener: bool,
     /// Why everything has ended.
@@ -190,6 +193,7 @@ impl State {
             },
             ending: Ending::No,
             goodbye: None,
+            full: false,
             opener: role == Role::Client,
             broken: None,
             ping: Ping::default(),
@@ -259,7 +263,7 @@ impl State {
         if self.waiting.is_empty() || self.room() <= 0 {
             return;
         }
-        for id in std::mem::take(&mut self.waiting) {
+        for id in mem::take(&mut self.waiting) {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.queued = false;
                 stream.wake_writer();
@@ -270,9 +274,8 @@ impl State {
     /// The peer may send so many bytes more on the connection.
     pub(crate) fn give_back(&mut self, bytes: usize) {
         self.credit = self.credit.saturating_add(bytes as u32);
-        // Half of it is left by then: no peer waits for what is on its way.
-        if self.credit > 0 && self.credit >= self.limits.connection_window / 2 {
-            let more = std::mem::take(&mut self.credit);
+        if is_worth_saying(self.credit, self.limits.connection_window, self.recv_window) {
+            let more = mem::take(&mut self.credit);
             self.recv_window += i64::from(more);
             self.put(|out| frame::put_window_update(out, 0, more));
         }
@@ -288,8 +291,8 @@ impl State {
             return;
         }
         stream.credit = stream.credit.saturating_add(bytes as u32);
-        if stream.credit > 0 && stream.credit >= window / 2 {
-            let more = std::mem::take(&mut stream.credit);
+        if is_worth_saying(stream.credit, window, stream.recv_window) {
+            let more = mem::take(&mut stream.credit);
             stream.recv_window += i64::from(more);
             self.put(|out| frame::put_window_update(out, id, more));
         }
@@ -303,10 +306,13 @@ impl State {
         if stream.is_closed() {
             return;
         }
-        stream.pieces = crate::stream::Pieces::default();
-        stream.trailers = None;
         stream.fail(Error::reset(reason, By::Us));
-        let outstanding = std::mem::take(&mut stream.outstanding);
+        let mut outstanding = 0;
+        // What has come whole stays as it is: cut off, it would seem whole too.
+        if stream.remote_open {
+            stream.pieces = Pieces::default();
+            outstanding = mem::take(&mut stream.outstanding);
+        }
         self.reset.add(id);
         self.put(|out| frame::put_reset(out, id, reason));
         self.give_back(outstanding);
@@ -376,6 +382,10 @@ impl State {
             return;
         }
         self.broken = Some(error.clone());
+        if self.role == Role::Client && error.is_io() {
+            // Requests that have not left are made elsewhere, so they never leave here.
+            self.out.discard();
+        }
         self.fail_above(0, error);
         self.arrived.clear();
         if let Some(waker) = self.ping.waker.take() {
@@ -424,6 +434,12 @@ impl State {
             self.put(|out| frame::put_go_away(out, last, Reason::NO_ERROR, ""));
         }
     }
+}
+
+/// Whether a peer is told of so many bytes that it may send: as soon as they are half of its window, so that it never waits
+/// for what is on its way, or as much as it has left. Others may have kept the rest of the window.
+fn is_worth_saying(credit: u32, window: u32, left: i64) -> bool {
+    credit > 0 && (credit >= window / 2 || i64::from(credit) >= left)
 }
 
 #[cfg(test)]

@@ -401,3 +401,22 @@ async fn whoever_waits_in_another_task_is_woken() {
     send(&mut out.unwrap(), content(300_000), true).await.unwrap();
     assert_eq!(within(reader).await.unwrap(), content(300_000));
 }
+
+/// Others may keep the rest of the window for ever.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_has_used_up_its_window_is_told_of_whatever_room_there_is() {
+    let (mut raw, mut opener, _connection) = Raw::server(&[], &client::Config::default()).await;
+    let (mut recv, _) = opener.open(&get("/"), true).unwrap();
+    raw.send(HEADERS, END_HEADERS, 1, &response("200", &[])).await;
+    for length in [16_384, 16_384, 16_384, 16_383] {
+        raw.send(DATA, 0, 1, &vec![0; length]).await;
+    }
+    let mut read = 0;
+    while read < 65_535 {
+        read += data(&mut recv).await.unwrap().unwrap().0.len();
+    }
+    raw.until_pong().await;
+    recv.release(100);
+    let update = raw.next_of(WINDOW_UPDATE).await;
+    assert_eq!((update.stream, update.number(0)), (1, 100));
+}

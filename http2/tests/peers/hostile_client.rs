@@ -299,3 +299,10 @@ async fn garbled_echo(accepted: Accepted) {
     }
     drop(send(&mut out, &b"x"[..], true).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_not_there_is_not_reset() {
+    let (mut raw, _server) = Raw::client(Config::default(), echo).await;
+    raw.send(PRIORITY, 0, 5, &[0, 0, 0, 5, 1]).await;
+    assert_eq!(raw.next_of(GOAWAY).await.number(4), 1);
+}

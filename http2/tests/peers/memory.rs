@@ -1,6 +1,7 @@
 //! What a peer may make us keep.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::Poll;
 
 use outrigger_http2::client::{self, Unopened};
@@ -107,7 +108,7 @@ async fn no_streams_are_opened_to_a_server_that_does_not_read() {
         }
         assert!(held.len() < 10_000);
     }
-    assert_eq!(connection.max_streams(), 0);
+    assert!(!connection.has_room_again());
     // Giving them up costs no more than that either, and once the server reads, there is room again.
     held.clear();
     let connection = tokio::spawn(connection);
@@ -177,4 +178,31 @@ async fn answers_wait_for_a_client_that_does_not_read_them() {
 async fn send_one(out: &mut outrigger_http2::Send) {
     let mut data = bytes::Bytes::from(vec![0; 1_000]);
     poll_fn(|cx| out.poll_send(cx, &mut data, false)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_found_no_room_for_a_stream_is_told_when_there_is_some() {
+    let (here, mut there) = tokio::io::duplex(1 << 20);
+    there.write_all(&settings(&[])).await.unwrap();
+    let (mut opener, mut connection) = client::handshake(here, &client::Config::default()).await.unwrap();
+    let mut large = get("/");
+    large
+        .headers_mut()
+        .insert("x", "v".repeat(3_000).parse().unwrap());
+    let mut streams = Vec::new();
+    let full = loop {
+        match opener.open(&large, true) {
+            Ok(stream) => streams.push(stream),
+            Err(full) => break full,
+        }
+        large
+            .headers_mut()
+            .insert("x", "w".repeat(3_000 + streams.len()).parse().unwrap());
+    };
+    assert!(matches!(full, Unopened::Full));
+    assert!(!connection.has_room_again());
+    let driven = poll_fn(|cx| Poll::Ready(Pin::new(&mut connection).poll(cx))).await;
+    assert!(driven.is_pending());
+    assert!(connection.has_room_again() && !connection.has_room_again());
+    assert!(opener.open(&large, true).is_ok());
 }

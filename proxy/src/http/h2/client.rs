@@ -297,6 +297,9 @@ impl Driver {
         let driving = poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx);
             slots.set_limit(connection.max_streams());
+            if connection.has_room_again() {
+                slots.tell();
+            }
             polled
         });
         match future::select(driving, waiting).await {

@@ -36,6 +36,11 @@ impl Slots {
         }
     }
 
+    /// Tells those who wait for a place to try again.
+    pub fn tell(&self) {
+        self.freed.notify_waiters();
+    }
+
     /// A place, if there is one.
     pub fn take(self: &Arc<Self>) -> Option<Slot> {
         let limit = self.limit.load(Ordering::Acquire);

@@ -475,9 +475,8 @@ impl Claim {
         // Who asks for data has room for it, so the peer may send as much again, on the connection too.
         let keep = if backlog.is_short() { self.share.spare } else { 0 };
         let back = stream.give_back(data.len(), keep);
-        if back > 0
-            && let Some(received) = &mut stream.received
-        {
+        if let Some(received) = &mut stream.received {
+            // Though it may be nothing: the peer may have used up all, and not know yet of what was given back before.
             received.release(back);
         }
         Poll::Ready(Some(Ok((data, ended))))
