@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -12,9 +13,11 @@ use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use outrigger_http2::{Reason, Recv, Send, client, server};
 use tokio::io::duplex;
+use tokio::time::timeout;
 
 use crate::http::body::{Body, Error};
 use crate::http::h2::backlog::testing::claim;
+use crate::http::h2::backlog::{Backlog, Handles, Share};
 use crate::http::h2::{reason, recv, send};
 
 /// Both ends of a stream whose request has begun: what the client sends on and hears, and the server's side.
@@ -243,4 +246,26 @@ async fn a_reset_in_the_middle_is_an_error_whatever_it_says() {
     respond.reset(Reason::NO_ERROR);
     assert!(received(Some(response)).collect().await.is_err());
     drop((request, body));
+}
+
+#[tokio::test]
+async fn a_reader_gets_everything_though_memory_is_short() {
+    let Stream {
+        request,
+        body,
+        response: _response,
+        respond: _respond,
+    } = stream().await;
+    let backlog = Backlog::new(2, Handles::default());
+    let others = Share::of_server(&backlog, 0);
+    let _unread = others.open(1);
+    others.arrived(1, 10, 10);
+    // All but 4 KiB of the window is kept back, and the peer is never told of a quarter of it at once.
+    let share = Share::of_client(&backlog, 65_535 - 4_096);
+    let (data, _) = counted(20);
+    let sending = tokio::spawn(send::send(request, data, Reason::CANCEL));
+    let body = recv::body(body, &HeaderMap::new(), |stream| share.accept(stream));
+    let whole = timeout(Duration::from_secs(10), body.collect()).await;
+    assert_eq!(whole.unwrap().unwrap().to_bytes().len(), 20 * 16_384);
+    sending.await.unwrap().unwrap();
 }
