@@ -151,12 +151,6 @@ impl Opener {
         let send = (!ended).then(|| Send::new(self.0.clone(), id));
         Ok((Recv::new(self.0.clone(), id, false), send))
     }
-
-    /// Whether the connection takes no streams any more.
-    pub fn is_over(&self) -> bool {
-        let state = self.0.lock();
-        state.broken.is_some() || state.goodbye.is_some()
-    }
 }
 
 impl Drop for Opener {

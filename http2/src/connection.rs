@@ -18,6 +18,7 @@ use crate::stream::register;
 /// When so much waits that flow control does not bound, nothing more is read: a peer that asks and does not read the
 /// answers waits for itself. Bytes.
 const UNREAD: usize = 256 << 10;
+
 /// A connection's bytes.
 #[derive(Debug)]
 pub(crate) struct Driver<T> {

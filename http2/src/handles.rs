@@ -1,7 +1,8 @@
 //! What is done with a stream: reading, sending, resetting.
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
@@ -272,30 +273,21 @@ impl Pings {
     ///
     /// # Errors
     /// The connection has ended.
-    pub fn poll_ping(&mut self, cx: &mut Context<'_>, asked: &mut bool) -> Poll<Result<(), Error>> {
-        let mut state = self.0.lock();
-        if let Some(error) = &state.broken {
-            return Poll::Ready(Err(error.clone()));
-        }
-        if !*asked {
-            (*asked, state.ping.sent) = (true, true);
-            state.put(|out| frame::put_ping(out, 0, ALIVE));
-        } else if !state.ping.sent {
-            return Poll::Ready(Ok(()));
-        }
-        register(&mut state.ping.waker, cx);
-        Poll::Pending
-    }
-
-    /// Sends a PING and waits for its answer.
-    ///
-    /// # Errors
-    /// The connection has ended.
     pub async fn ping(&mut self) -> Result<(), Error> {
         let mut asked = false;
-        std::future::poll_fn(|cx| {
-            ready!(self.poll_ping(cx, &mut asked))?;
-            Poll::Ready(Ok(()))
+        poll_fn(|cx| {
+            let mut state = self.0.lock();
+            if let Some(error) = &state.broken {
+                return Poll::Ready(Err(error.clone()));
+            }
+            if !asked {
+                (asked, state.ping.sent) = (true, true);
+                state.put(|out| frame::put_ping(out, 0, ALIVE));
+            } else if !state.ping.sent {
+                return Poll::Ready(Ok(()));
+            }
+            register(&mut state.ping.waker, cx);
+            Poll::Pending
         })
         .await
     }

@@ -24,6 +24,7 @@ pub mod server;
 pub use error::{Error, Reason};
 pub use handles::{Pings, Recv, Send};
 pub use message::Protocol;
+pub use state::Spread;
 
 /// Bytes of DATA that wait to be written on a connection, unless it is said otherwise.
 pub const SEND_BUFFER: usize = 128 << 10;

@@ -68,8 +68,6 @@ pub struct Accepted {
     pub recv: Option<Recv>,
     /// Where the answer goes.
     pub send: Send,
-    /// The length of its content, if it says so.
-    pub content_length: Option<u64>,
 }
 
 /// Waits for the client's preface (RFC 9113 §3.4).
@@ -140,7 +138,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Connection<T> {
         Some(Accepted {
             request,
             recv: stream.recv_held.then(|| Recv::new(shared(), id, false)),
-            content_length: stream.left,
             send: Send::new(shared(), id),
         })
     }

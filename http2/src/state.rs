@@ -123,7 +123,7 @@ struct Remembered {
 /// Spreads the numbers of streams over a table. Whoever picks numbers that meet slows its own connection down, by no more
 /// than the streams that it may have open.
 #[derive(Debug, Default)]
-pub(crate) struct Spread(u64);
+pub struct Spread(u64);
 
 impl Hasher for Spread {
     fn write(&mut self, bytes: &[u8]) {

@@ -61,7 +61,7 @@ async fn a_graceful_shutdown_lets_our_client_finish_and_opens_nothing_more() {
     head(&mut recv).await.unwrap();
     stop.send(()).unwrap();
     all_wait().await;
-    assert!(opener.is_over());
+    assert!(is_over(&mut opener));
     assert!(matches!(
         opener.open(&get("/"), true),
         Err(client::Unopened::Over)
@@ -193,7 +193,7 @@ async fn an_end_amid_streams_is_told_to_all_of_them() {
         assert_eq!(data(&mut started).await.unwrap().unwrap().0, "half");
         assert!(data(&mut started).await.unwrap().unwrap_err().is_io());
         assert!(until_reset(&mut out.unwrap()).await.is_io());
-        assert!(opener.is_over());
+        assert!(is_over(&mut opener));
         let ended = ended(connection).await;
         assert_eq!(ended.is_err_and(|error| error.is_io()), amid_frame);
     }

@@ -18,7 +18,7 @@ async fn ends_with(bytes: &[u8]) -> u32 {
     );
     let error = within(connection).await.unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(Reason::from(code)));
-    assert!(opener.is_over());
+    assert!(is_over(&mut opener));
     code
 }
 

@@ -92,6 +92,11 @@ pub(crate) fn get(path: &str) -> Request<()> {
     Request::get(format!("http://app.test{path}")).body(()).unwrap()
 }
 
+/// Whether the connection takes no streams any more.
+pub(crate) fn is_over(opener: &mut Opener) -> bool {
+    matches!(opener.open(&get("/"), true), Err(client::Unopened::Over))
+}
+
 pub(crate) fn post() -> Request<()> {
     Request::post("http://app.test/").body(()).unwrap()
 }

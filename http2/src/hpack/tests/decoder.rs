@@ -1,3 +1,5 @@
+//! What the decoder makes of blocks: the examples of RFC 7541, limits, garbage.
+
 use super::*;
 
 // The examples of RFC 7541 Appendix C

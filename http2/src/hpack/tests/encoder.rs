@@ -1,3 +1,5 @@
+//! What the encoder sends by index, in full and never by index; and that the decoder reads it.
+
 use super::*;
 
 /// It has no place in HTTP/2 (RFC 9113 §8.2.2).

@@ -12,7 +12,7 @@ mod tests;
 pub use self::metrics::{Handles, Metrics};
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http::HeaderMap;
-use outrigger_http2::Recv;
+use outrigger_http2::{Recv, Spread};
 
 use crate::http::body::Error;
 
@@ -74,11 +74,6 @@ struct Stream {
     wanted: bool,
     given_up: bool,
 }
-
-/// Spreads the numbers of streams over a table. Whoever picks numbers that meet makes the look-ups of its own connection
-/// slower, by no more than the streams that it may have open.
-#[derive(Debug, Default)]
-struct Spread(u64);
 
 /// What has come on a stream and was not read.
 #[derive(Debug, Default)]
@@ -372,24 +367,6 @@ impl State {
     fn forget(&mut self, unread: &Unread) -> usize {
         self.held -= unread.memory;
         unread.memory
-    }
-}
-
-impl Hasher for Spread {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u32(u32::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        // The golden ratio's multiplier (Knuth, TAOCP 6.4): both ends of the product differ for numbers that follow each other.
-        let mixed = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
