@@ -132,11 +132,6 @@ impl Endpoint {
         self.local
     }
 
-    /// Requests that were sent there and not answered yet.
-    pub fn under_way(&self) -> usize {
-        self.pending.load(Ordering::Relaxed) as usize
-    }
-
     /// Whether it may be tried now.
     pub fn is_ready(&self) -> bool {
         let now = micros(now());

@@ -14,8 +14,6 @@ pub struct Pool {
     pub max_idle: usize,
     /// For how long.
     pub idle_timeout: Duration,
-    /// Requests under way up to which HTTP/1 carries those that HTTP/2 could carry too, and connections for them.
-    pub http1_beside: usize,
 }
 
 /// What is taken of a message's head, and for how long it is waited for. The same for HTTP/1 and HTTP/2.

@@ -125,7 +125,6 @@ pub(in crate::config) fn outbound(r: &mut Reader<'_>) -> Outbound {
         pool: Pool {
             max_idle: r.read(&vars::OUTBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),
             idle_timeout: r.read(&vars::OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT),
-            http1_beside: r.read(&vars::OUTBOUND_HTTP1_BESIDE_HTTP2),
         },
         http2_client: http::client(r),
         http2_server: http::outbound_server(r),
@@ -157,7 +156,6 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
             max_idle: r.read(&vars::INBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),
             idle_timeout: r.read(&vars::INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT),
             // The application speaks what it speaks.
-            http1_beside: 0,
         },
         http2_client: http::client(r),
         http2_server: http::inbound_server(r),

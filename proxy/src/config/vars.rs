@@ -210,10 +210,6 @@ vars! {
         INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT: Duration = "3s";
         /// How long an idle HTTP/1 connection to an endpoint is kept.
         OUTBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT: Duration = "3s";
-        /// Requests under way to another proxy up to which HTTP/1 carries those without a body that change nothing (GET,
-        /// HEAD), and how many connections it has for that: for few requests at a time it takes less CPU than HTTP/2. `0`:
-        /// HTTP/2 carries all.
-        OUTBOUND_HTTP1_BESIDE_HTTP2: usize = "8";
         /// How long what is known of a destination is kept after its last use.
         OUTBOUND_DISCOVERY_IDLE_TIMEOUT: Duration = "5s";
         /// How long what is known of an inbound port is kept after its last use.

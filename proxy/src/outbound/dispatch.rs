@@ -194,8 +194,7 @@ impl<'a> Origin<'a> {
         let carried = self.version != Version::HTTP_2
             && !self.tunnel
             && description.hint == ProtocolHint::Http2
-            && !endpoint.is_local()
-            && (self.absolute || !endpoint.pool().prefers_http1(request, endpoint.under_way()));
+            && !endpoint.is_local();
         if let Some(authority) = &description.authority_override {
             self.overridden = Some(Box::new(Overridden {
                 uri: request.uri().clone(),

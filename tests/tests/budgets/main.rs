@@ -27,8 +27,6 @@ const PER_REQUEST: [(Version, f64, f64); 2] = [
     (Version::HTTP_11, 8.0, 10.0), // measured: 8.00, 10.00
     (Version::HTTP_2, 9.0, 13.0),  // measured: 9.01, 13.00
 ];
-/// The same for HTTP/1.1 that HTTP/1.1 carries too, one request at a time.
-const PER_LONE_REQUEST: (Version, f64, f64) = (Version::HTTP_11, 11.0, 9.0); // measured: 11.00, 9.00
 /// Allocations that a limit of time adds on the client's proxy: a timer while the head is waited for, another for the body.
 const PER_TIMEOUT: f64 = 3.0; // measured: 3.00
 /// What a path costs that a client of HTTP/2 spells out each time, as most do: a copy, and what lets two have it.
@@ -49,11 +47,6 @@ const CONNECTIONS: u32 = 200;
 #[test]
 fn a_request_makes_no_more_allocations_than_its_budget() {
     hold_to_budget(&Pair::start(Traffic::Http), &PER_REQUEST, "/");
-}
-
-#[test]
-fn a_request_that_is_alone_makes_fewer_allocations() {
-    hold_to_budget(&Pair::start(Traffic::HttpBeside), &[PER_LONE_REQUEST], "/");
 }
 
 #[test]

@@ -45,10 +45,8 @@ const BREAKER: &str = ", annotations: { balancer.linkerd.io/failure-accrual: con
 /// What is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    /// HTTP, of either version, all of it carried by HTTP/2.
+    /// HTTP, of either version.
     Http,
-    /// HTTP/1 that HTTP/1 may carry.
-    HttpBeside,
     /// The same under policies.
     HttpUnderPolicies,
     /// Bytes.
@@ -92,7 +90,6 @@ impl Pair {
             state: &state,
             control: controller.addresses,
             rest: rest.handle(),
-            beside: traffic == Traffic::HttpBeside,
         };
         for port in [HTTP, OPAQUE] {
             rest.block_on(echo::serve((POD_IP, port).into()));
@@ -139,8 +136,6 @@ struct Setting<'a> {
     state: &'a State,
     control: Addresses,
     rest: &'a Handle,
-    /// HTTP/1 carries what it can carry for less.
-    beside: bool,
 }
 
 impl Proxy {
@@ -240,10 +235,6 @@ fn environment(
         ("LINKERD2_PROXY_POLICY_SVC_ADDR", control.policy.to_string()),
         ("LINKERD2_PROXY_POLICY_WORKLOAD", workload),
         ("LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS", "10.0.0.0/8".to_owned()),
-        (
-            "LINKERD2_PROXY_OUTBOUND_HTTP1_BESIDE_HTTP2",
-            u8::from(setting.beside).to_string(),
-        ),
         (
             "LINKERD2_PROXY_INBOUND_DEFAULT_POLICY",
             "all-unauthenticated".to_owned(),

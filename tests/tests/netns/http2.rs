@@ -104,8 +104,6 @@ fn web() -> (Mesh, Meshed, Meshed, SocketAddr, App) {
     let client = mesh
         .pod("client")
         .env("LINKERD2_PROXY_OUTBOUND_SERVER_FIRST_AFTER", "1h")
-        // All that is sent shares one connection.
-        .env("LINKERD2_PROXY_OUTBOUND_HTTP1_BESIDE_HTTP2", "0")
         .meshed();
     let web = mesh.service("web", 80, &[(&server, 8080)]);
     let app = App::serve(&server);
@@ -142,41 +140,6 @@ fn readers_that_stop_never_hold_up_others_on_their_connection() {
     });
     assert_others_are_served(&client, web);
     drop(stopped);
-}
-
-#[test]
-fn requests_that_come_one_at_a_time_are_soon_carried_by_http1() {
-    let mesh = Mesh::start();
-    let server = mesh.pod("server").ports(&[8080]).meshed();
-    let client = mesh.pod("client").meshed();
-    let web = mesh.service("web", 80, &[(&server, 8080)]);
-    let _app = App::serve(&server);
-    let mut stream = client.connect(web).unwrap();
-    let mut ask = |requests: usize| {
-        for _ in 0..requests {
-            let answer = http::exchange(&mut stream, "web", "/", &[]).unwrap();
-            assert_eq!((answer.status, &*answer.body), (200, "ok"));
-        }
-    };
-    let beside = || {
-        let metrics = Metrics::of(&client);
-        metrics.sum(
-            "outrigger_http1_connections_beside_http2_total",
-            &[("direction", "outbound")],
-        )
-    };
-    let opened = || {
-        let metrics = Metrics::of(&server);
-        metrics.sum(
-            "tcp_open_total",
-            &[("direction", "inbound"), ("peer", "src"), ("tls", "true")],
-        )
-    };
-    ask(REQUESTS);
-    assert_eq!(beside(), 1.0);
-    wait::until("the connection beside", || (opened() == 2.0).then_some(()));
-    ask(10 * REQUESTS);
-    assert_eq!((beside(), opened()), (1.0, 2.0), "no other is needed");
 }
 
 #[test]

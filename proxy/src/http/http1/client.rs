@@ -12,7 +12,6 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::{Body, Error};
@@ -58,16 +57,6 @@ impl Http1 {
             }
         });
         Ok(Self { sender, line })
-    }
-
-    /// Puts a fresh connection beside HTTP/2, where it takes up a place until it ends.
-    pub fn put_beside(&self, place: OwnedSemaphorePermit) {
-        self.line.put_beside(place);
-    }
-
-    /// Whether HTTP/2 could carry what is sent here.
-    pub fn is_beside(&self) -> bool {
-        self.line.is_beside()
     }
 
     /// Sends a request, which leaves an empty one behind, and waits for the answer; interim ones are passed on meanwhile.

@@ -3,14 +3,13 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
 use futures_util::task::AtomicWaker;
 use http::Response;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::http::http1::front::{self, Front};
 use crate::http::http1::own::Own;
@@ -45,8 +44,6 @@ pub struct Line {
     reading: AtomicWaker,
     /// Those of the request.
     pub trailers: Trailers,
-    /// Beside HTTP/2 only so many connections may be: the place of this one.
-    place: OnceLock<OwnedSemaphorePermit>,
 }
 
 /// A head, or why what came can't be one.
@@ -56,17 +53,6 @@ impl Line {
     /// A request is about to be sent.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Release);
-    }
-
-    /// The connection is beside HTTP/2, and takes up this place until it ends.
-    pub fn put_beside(&self, place: OwnedSemaphorePermit) {
-        // It is put there once, when it is fresh.
-        let _already = self.place.set(place);
-    }
-
-    /// Whether it is beside HTTP/2.
-    pub fn is_beside(&self) -> bool {
-        self.place.get().is_some()
     }
 
     /// Wakes with the next interim head.

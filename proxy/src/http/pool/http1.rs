@@ -6,17 +6,15 @@ use std::time::Duration;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
-use crate::error::{self, Fault, Kind, Side};
+use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::http1::answer;
 use crate::http::http1::client::{Http1, Unanswered};
 use crate::http::http1::head::refusal_in;
 use crate::http::interim::Interims;
-use crate::http::pool::beside::is_repeatable;
 use crate::http::pool::failed::Failed;
-use crate::http::pool::metrics::PoolMetrics;
 use crate::http::pool::settings::Settings;
 use crate::net::header::Session;
 use crate::tls::dial::Dial;
@@ -29,7 +27,6 @@ const FINISHED_DIALS: usize = 16;
 pub(in crate::http) struct Connections {
     dial: Arc<Dial>,
     settings: Settings,
-    metrics: PoolMetrics,
     /// The connection last used is on top: the others get old and are closed.
     idle: Mutex<Idle>,
     /// A permit for each connection that is opened to the end in any case.
@@ -55,11 +52,10 @@ pub struct Lease {
 
 impl Connections {
     /// None yet; they are opened when requests need them.
-    pub(in crate::http) fn new(dial: Arc<Dial>, settings: Settings, metrics: PoolMetrics) -> Arc<Self> {
+    pub(in crate::http) fn new(dial: Arc<Dial>, settings: Settings) -> Arc<Self> {
         Arc::new(Self {
             dial,
             settings,
-            metrics,
             idle: Mutex::default(),
             dials: Arc::new(Semaphore::new(FINISHED_DIALS)),
         })
@@ -84,11 +80,6 @@ impl Connections {
         loop {
             let idle = if reusable { self.checkout() } else { None };
             let reused = idle.is_some();
-            // HTTP/2, in whose place this one goes, would tell if the server had not processed the request.
-            let copy = idle
-                .as_ref()
-                .filter(|sender| sender.is_beside() && is_repeatable(request))
-                .map(|_| Box::new(copy_of_head(request)));
             let mut sender = match idle {
                 Some(sender) => sender,
                 None => Box::pin(self.open()).await.map_err(Failed::unsent)?,
@@ -105,42 +96,10 @@ impl Connections {
                 // The server closed an idle connection as we took it: the next one, or a fresh one.
                 Err(Unanswered::Unsent(_)) if reused => {}
                 Err(Unanswered::Unsent(error)) => return Err(Failed::unsent(fault(error))),
-                Err(Unanswered::Broken(error)) => match copy {
-                    Some(copy) if !error.is_parse() => {
-                        *request = copy.map(|()| Body::Empty);
-                        self.drop_idle();
-                        self.metrics.repeated.inc();
-                        return Err(Failed::unsent(fault(error)));
-                    }
-                    _ => return Err(Failed::sent(fault(error))),
-                },
+                Err(Unanswered::Broken(error)) => return Err(Failed::sent(fault(error))),
                 Err(Unanswered::Refused(fault)) => return Err(Failed::sent(fault)),
             }
         }
-    }
-
-    /// Drops what is idle: it has probably ended with the connection that has just broken off, or will as it did. HTTP/2
-    /// carries what comes next.
-    fn drop_idle(&self) {
-        let ended = std::mem::take(&mut lock(&self.idle).stack);
-        drop(ended);
-    }
-
-    /// Opens a connection beside HTTP/2 in the background, for requests to come. It keeps its place as long as it lasts.
-    pub(in crate::http) fn open_beside(self: &Arc<Self>, place: OwnedSemaphorePermit) {
-        self.metrics.beside.inc();
-        let pool = self.clone();
-        tokio::spawn(async move {
-            match pool.connect().await {
-                Ok(sender) => {
-                    sender.put_beside(place);
-                    pool.keep(sender);
-                }
-                Err(fault) => {
-                    tracing::debug!(error = %error::chain(&fault), "no HTTP/1 connection beside HTTP/2")
-                }
-            }
-        });
     }
 
     /// A new connection. If its request goes away meanwhile, the next one finds it in the pool; only a few
@@ -174,13 +133,6 @@ impl Connections {
         let mut idle = lock(&self.idle);
         idle.drop_ended();
         idle.stack.pop().map(|(sender, _)| sender)
-    }
-
-    /// Whether a connection is idle.
-    pub(in crate::http) fn has_idle(&self) -> bool {
-        let mut idle = lock(&self.idle);
-        idle.drop_ended();
-        !idle.stack.is_empty()
     }
 
     /// Keeps a connection whose answer has ended. Its request may not have, if the server answered early: then it is
@@ -219,16 +171,6 @@ impl Connections {
             tokio::spawn(sweep(Arc::downgrade(self), self.settings.idle_timeout));
         }
     }
-}
-
-/// A request like this one, without its body.
-fn copy_of_head(request: &Request<Body>) -> Request<()> {
-    let mut head = Request::new(());
-    *head.method_mut() = request.method().clone();
-    *head.uri_mut() = request.uri().clone();
-    *head.version_mut() = request.version();
-    *head.headers_mut() = request.headers().clone();
-    head
 }
 
 impl Idle {

@@ -14,8 +14,6 @@ pub struct Metrics {
     ended: Family<Ended, Counter>,
     waited: Family<Direction, Counter>,
     resent: Family<Direction, Counter>,
-    beside: Family<Direction, Counter>,
-    repeated: Family<Direction, Counter>,
 }
 
 /// The handles of one direction.
@@ -27,10 +25,6 @@ pub struct PoolMetrics {
     pub waited: Arc<Counter>,
     /// Requests sent again, since the server had not processed them.
     pub resent: Arc<Counter>,
-    /// HTTP/1 connections opened beside HTTP/2.
-    pub beside: Arc<Counter>,
-    /// Requests given back to be sent again, since their HTTP/1 connection beside HTTP/2 had ended.
-    pub repeated: Arc<Counter>,
     idle: Arc<Counter>,
     age: Arc<Counter>,
     closed: Arc<Counter>,
@@ -65,16 +59,6 @@ impl Metrics {
                 Name::classic("outrigger_http2_requests_resent_total"),
                 "Requests that were sent again over HTTP/2, since the server had not processed them (GOAWAY, REFUSED_STREAM)",
             ),
-            beside: registry.counter(
-                Name::classic("outrigger_http1_connections_beside_http2_total"),
-                "HTTP/1 connections to other proxies opened beside HTTP/2, for requests that come nearly one at a time \
-                 (LINKERD2_PROXY_OUTBOUND_HTTP1_BESIDE_HTTP2)",
-            ),
-            repeated: registry.counter(
-                Name::classic("outrigger_http1_requests_repeated_total"),
-                "Requests without effect (GET, HEAD) that were sent again to another proxy, since the HTTP/1 connection \
-                 beside HTTP/2 that they had taken ended without an answer",
-            ),
         }
     }
 
@@ -85,8 +69,6 @@ impl Metrics {
             open: self.open.handle(direction),
             waited: self.waited.handle(direction),
             resent: self.resent.handle(direction),
-            beside: self.beside.handle(direction),
-            repeated: self.repeated.handle(direction),
             idle: ended("idle"),
             age: ended("age"),
             closed: ended("closed"),

@@ -1,6 +1,5 @@
 //! Connections to one address: an idle stack for HTTP/1, a few shared connections for HTTP/2.
 
-mod beside;
 mod failed;
 mod http1;
 mod http2;
@@ -24,7 +23,6 @@ use crate::error::Fault;
 use crate::http::body::Body;
 use crate::http::http1::client::Http1;
 use crate::http::interim::Interims;
-use crate::http::pool::beside::{Beside, is_repeatable};
 use crate::http::pool::metrics::PoolMetrics;
 use crate::net::io::Io;
 use crate::tls::dial::Dial;
@@ -35,7 +33,6 @@ pub struct Pool {
     dial: Arc<Dial>,
     http1: Arc<http1::Connections>,
     http2: Arc<http2::Connections>,
-    beside: Beside,
 }
 
 impl Pool {
@@ -43,8 +40,7 @@ impl Pool {
     pub fn new(dial: Dial, settings: Settings, params: Http2Params, metrics: PoolMetrics) -> Self {
         let dial = Arc::new(dial);
         Self {
-            beside: Beside::new(settings.http1_beside),
-            http1: http1::Connections::new(dial.clone(), settings.clone(), metrics.clone()),
+            http1: http1::Connections::new(dial.clone(), settings.clone()),
             http2: http2::Connections::new(dial.clone(), settings, params, metrics),
             dial,
         }
@@ -67,20 +63,6 @@ impl Pool {
             Version::HTTP_2 => self.http2.send(request, interims).await,
             _ => self.http1.send(request, interims).await,
         }
-    }
-
-    /// Whether HTTP/1 is to carry a request that HTTP/2 could carry as well, with so many under way to this address.
-    pub fn prefers_http1(&self, request: &Request<Body>, under_way: usize) -> bool {
-        if !self.beside.is_for(under_way) || !is_repeatable(request) {
-            return false;
-        }
-        if self.http1.has_idle() {
-            return true;
-        }
-        if let Some(place) = self.beside.place() {
-            self.http1.open_beside(place);
-        }
-        false
     }
 
     /// Takes a connection in that somebody else has opened; its task has to have run before a request comes.

@@ -15,8 +15,6 @@ pub struct Settings {
     pub max_idle: usize,
     /// How long an HTTP/1 connection is kept without a request.
     pub idle_timeout: Duration,
-    /// Requests under way up to which HTTP/1 carries those that HTTP/2 could carry too, and connections for them.
-    pub http1_beside: usize,
     /// HTTP/2 flow control.
     pub windows: Windows,
     /// Where HTTP/2 that nobody has read yet counts.
@@ -42,7 +40,6 @@ impl Settings {
         Self {
             max_idle: pool.max_idle,
             idle_timeout: pool.idle_timeout,
-            http1_beside: pool.http1_beside,
             windows: Windows::from(http2),
             backlog,
             flood_scale: http2.flood_scale,

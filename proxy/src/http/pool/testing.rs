@@ -50,7 +50,6 @@ pub(crate) fn settings() -> Settings {
     Settings {
         max_idle: 10,
         idle_timeout: Duration::from_secs(3),
-        http1_beside: 2,
         backlog: boundless(),
         windows: Windows {
             stream: 65_535,

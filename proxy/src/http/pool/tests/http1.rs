@@ -12,7 +12,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::error::Kind;
 use crate::http::body::Body;
@@ -83,55 +82,22 @@ async fn forgetful() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn beside_http2_a_request_without_effect_comes_back_when_its_connection_breaks_off_and_no_other() {
+async fn a_request_whose_connection_breaks_off_without_an_answer_is_not_sent_again() {
     let addr = forgetful().await;
-    for beside in [false, true] {
-        for method in ["GET", "DELETE"] {
-            let pool = pool(addr);
-            if beside {
-                let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-                pool.http1.open_beside(place);
-                while !pool.http1.has_idle() {
-                    tokio::task::yield_now().await;
-                }
-            }
-            hello(&pool, Version::HTTP_11).await;
-            assert!(pool.http1.has_idle());
-            let mut request = get(Version::HTTP_11);
-            *request.method_mut() = method.parse().unwrap();
-            let failed = pool.send(&mut request, &Interims::default()).await.unwrap_err();
-            assert_eq!(failed.fault.kind, Kind::Reset);
-            let is_back = request.headers().get("host").is_some_and(|host| host == "h");
-            let repeatable = beside && method == "GET";
-            assert_eq!((failed.unsent, is_back), (repeatable, repeatable), "{failed:?}");
-            assert!(!pool.http1.has_idle());
-        }
+    for method in ["GET", "DELETE"] {
+        let pool = pool(addr);
+        hello(&pool, Version::HTTP_11).await;
+        assert_eq!(pool.idle(), 1);
+        let mut request = get(Version::HTTP_11);
+        *request.method_mut() = method.parse().unwrap();
+        let failed = pool.send(&mut request, &Interims::default()).await.unwrap_err();
+        assert_eq!(
+            (failed.fault.kind, failed.unsent),
+            (Kind::Reset, false),
+            "{failed:?}"
+        );
+        assert_eq!(pool.idle(), 0);
     }
-}
-
-#[tokio::test]
-async fn a_request_that_is_nearly_alone_takes_http1_once_http2_has_carried_many() {
-    let (addr, connections) = serve(Version::HTTP_11, None).await;
-    let pool = pool(addr);
-    let get = get(Version::HTTP_11);
-    let carried = (0..1_000).take_while(|_| !pool.prefers_http1(&get, 1)).count();
-    assert!(carried == 1_000, "none is opened in the way of a request");
-    while !pool.prefers_http1(&get, 1) {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(connections.load(Ordering::SeqCst), 2, "as many as there may be");
-    assert!(
-        !pool.prefers_http1(&get, 3),
-        "there are others to share a connection with"
-    );
-    let post = Request::post("/").body(Body::Empty).unwrap();
-    assert!(!pool.prefers_http1(&post, 1));
-    hello(&pool, Version::HTTP_11).await;
-    assert!(
-        (0..1_000).any(|_| pool.prefers_http1(&get, 1)),
-        "they are gone again"
-    );
-    assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]
