@@ -19,4 +19,5 @@ pub mod net;
 pub mod outbound;
 pub mod room;
 pub mod telemetry;
+pub mod tidy;
 pub mod tls;

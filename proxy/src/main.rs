@@ -12,6 +12,7 @@ use outrigger_proxy::error::chain;
 use outrigger_proxy::net::listen::OriginalDst;
 use outrigger_proxy::telemetry::log::{self, Level};
 use outrigger_proxy::telemetry::process;
+use outrigger_proxy::tidy;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -84,6 +85,7 @@ fn run(config: Config, level: Option<Level>) -> Result<ExitCode, ExitCode> {
         ExitCode::FAILURE
     };
     let control = Builder::new_current_thread()
+        .on_thread_park(tidy::before_waiting)
         .enable_all()
         .build()
         .map_err(|error| failed(&error))?;
@@ -184,12 +186,16 @@ fn traffic_runtime(config: &Config) -> std::io::Result<Runtime> {
     let workers = config.process.workers.count(outrigger_sys::cpu::available());
     if workers == 1 {
         tracing::info!("Using single-threaded proxy runtime");
-        return Builder::new_current_thread().enable_all().build();
+        return Builder::new_current_thread()
+            .on_thread_park(tidy::before_waiting)
+            .enable_all()
+            .build();
     }
     tracing::info!(workers, "Using multi-threaded proxy runtime");
     Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("proxy")
+        .on_thread_park(tidy::before_waiting)
         .enable_all()
         .build()
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::tidy;
+
 /// Room for connections of one kind: accepted or opened, inbound or outbound.
 ///
 /// Each kind has its own, so that a flood of one leaves the others theirs.
@@ -138,6 +140,7 @@ impl Drop for Place {
         if before >= self.0.limit {
             self.0.freed.notify_one();
         }
+        tidy::ended();
     }
 }
 
