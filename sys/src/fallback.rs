@@ -30,6 +30,11 @@ pub fn set_keepalive(sock: &impl AsFd, idle: Option<Duration>) -> io::Result<()>
     }
 }
 
+/// Always [`io::ErrorKind::Unsupported`]: the system's own stays.
+pub fn expect_no_congestion(_sock: &impl AsFd) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// From now on closing the connection resets it (RST).
 pub fn reset_on_close(sock: &impl AsFd) -> io::Result<()> {
     SockRef::from(sock).set_linger(Some(Duration::ZERO))

@@ -9,9 +9,9 @@ pub mod netns;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{original_dst, reset_on_close, set_keepalive, set_user_timeout};
+pub use linux::{expect_no_congestion, original_dst, reset_on_close, set_keepalive, set_user_timeout};
 
 #[cfg(not(target_os = "linux"))]
 mod fallback;
 #[cfg(not(target_os = "linux"))]
-pub use fallback::{original_dst, reset_on_close, set_keepalive, set_user_timeout};
+pub use fallback::{expect_no_congestion, original_dst, reset_on_close, set_keepalive, set_user_timeout};

@@ -52,6 +52,16 @@ pub fn set_keepalive(sock: &impl AsFd, idle: Option<Duration>) -> io::Result<()>
     }
 }
 
+/// A congestion control without pacing (Reno, which every kernel has and everybody may use), for a connection or a listener
+/// within one network namespace: nothing is congested there, and BBR, where that is the node's choice, starts timers for
+/// what it holds back.
+///
+/// # Errors
+/// Those of setsockopt(2): the system's own stays.
+pub fn expect_no_congestion(sock: &impl AsFd) -> io::Result<()> {
+    SockRef::from(sock).set_tcp_congestion(b"reno")
+}
+
 /// From now on closing the connection resets it (RST): the peer can't take what it has got for all there was.
 pub fn reset_on_close(sock: &impl AsFd) -> io::Result<()> {
     SockRef::from(sock).set_linger(Some(Duration::ZERO))

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use crate::config;
 use crate::error::{Fault, Kind, Side};
 use crate::net::io::Socket;
+use crate::net::listen::expect_no_congestion;
 use crate::room::Room;
 
 /// How connections are opened.
@@ -60,6 +61,7 @@ async fn open(addr: SocketAddr, options: &Options) -> io::Result<Socket> {
     tcp.set_nodelay(true)?;
     outrigger_sys::set_keepalive(&tcp, options.keepalive)?;
     outrigger_sys::set_user_timeout(&tcp, options.user_timeout)?;
+    expect_no_congestion(&tcp, addr);
     Ok(Socket::new(tcp))
 }
 

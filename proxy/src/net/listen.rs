@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,10 +69,20 @@ pub fn bind(addr: SocketAddr, options: &Accept) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     outrigger_sys::set_keepalive(&socket, options.keepalive)?;
     outrigger_sys::set_user_timeout(&socket, options.user_timeout)?;
+    expect_no_congestion(&socket, addr);
     socket.bind(&addr.into())?;
     let backlog = options.backlog.unwrap_or(BACKLOG);
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     TcpListener::from_std(socket.into())
+}
+
+/// To the application and from it nothing is congested, whatever the node has chosen for its network.
+pub fn expect_no_congestion(socket: &impl AsFd, addr: SocketAddr) {
+    if addr.ip().is_loopback()
+        && let Err(error) = outrigger_sys::expect_no_congestion(socket)
+    {
+        tracing::debug!(%error, "the node's congestion control stays, on the loopback interface too");
+    }
 }
 
 /// Accepts until draining starts, and spawns `serve` for each connection. Without room, connections wait in the queue
@@ -202,5 +213,6 @@ mod tests {
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(9)));
+        assert!(socket.tcp_congestion().unwrap().starts_with(b"reno"));
     }
 }
