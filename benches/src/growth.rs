@@ -308,6 +308,7 @@ impl Stage {
         Pair {
             to: self.service,
             client: Inside::Thread(self.client.tid()),
+            server: Inside::Thread(self.server.tid()),
             proxies: [&self.client, &self.server].map(|pod| pod.proxy().pid()).into(),
             keep: Keep::Proxies(Vec::new()),
         }

@@ -54,6 +54,11 @@ impl Mesh {
         Inside::Thread(self.client.tid())
     }
 
+    /// Where the application is.
+    pub fn server(&self) -> Inside {
+        Inside::Thread(self.server.tid())
+    }
+
     /// The proxies' processes.
     pub fn proxies(&self) -> Vec<u32> {
         [&self.client, &self.server].map(|pod| pod.proxy().pid()).into()

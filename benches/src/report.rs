@@ -29,12 +29,12 @@ impl Report {
         self.0.entry((row.name, system)).or_default().push(sample);
     }
 
-    /// Every sample.
-    pub fn json(&self) -> Value {
+    /// Every sample, taken under this congestion control.
+    pub fn json(&self, congestion: &str) -> Value {
         let samples = self.0.iter().map(
             |((row, system), samples)| json!({ "row": row, "system": system.name(), "samples": samples }),
         );
-        json!({ "stolen_limit_percent": STOLEN, "rows": samples.collect::<Vec<_>>() })
+        json!({ "congestion_control": congestion, "stolen_limit_percent": STOLEN, "rows": samples.collect::<Vec<_>>() })
     }
 
     /// The table, for people.

@@ -85,6 +85,8 @@ pub struct Site {
     pub programs: PathBuf,
     /// What our own proxies are started by, if by anything.
     pub tool: Vec<String>,
+    /// TCP's congestion control in the pods, a name that the kernel knows.
+    pub congestion: String,
 }
 
 /// A system under test.
@@ -94,6 +96,8 @@ pub struct Pair {
     pub to: SocketAddr,
     /// Where the client is.
     pub client: Inside,
+    /// Where the application is.
+    pub server: Inside,
     /// The processes of the proxies: the client's, then the server's.
     pub proxies: Vec<u32>,
     /// What ends with it.
@@ -141,12 +145,17 @@ pub fn start_application(site: &Site, pod: &Inside, more: usize) -> Result<Runni
 /// Starts a system for this traffic, with the application already running.
 pub fn start(system: System, traffic: Protocol, site: &Site) -> Result<Pair, BoxError> {
     let pair = start_pair(system, traffic, site)?;
-    // Ports that wait for late segments are used again after a second. By itself the kernel does so on loopback only,
-    // where some of the systems listen: elsewhere a client that connects for every request runs out of ports.
-    let mut reuse = pair.client.command("sysctl");
-    let set = reuse.args(["-q", "-w", "net.ipv4.tcp_tw_reuse=1"]).status()?;
-    if !set.success() {
-        return Err(format!("sysctl: {set}").into());
+    let congestion = format!("net.ipv4.tcp_congestion_control={}", site.congestion);
+    for pod in [&pair.client, &pair.server] {
+        // Ports that wait for late segments are used again after a second. By itself the kernel does so on loopback only,
+        // where some of the systems listen: elsewhere a client that connects for every request runs out of ports.
+        let mut command = pod.command("sysctl");
+        let set = command
+            .args(["-q", "-w", "net.ipv4.tcp_tw_reuse=1", &congestion])
+            .status()?;
+        if !set.success() {
+            return Err(format!("sysctl {congestion}: {set}").into());
+        }
     }
     Ok(pair)
 }
@@ -169,6 +178,7 @@ fn start_pair(system: System, traffic: Protocol, site: &Site) -> Result<Pair, Bo
     Ok(Pair {
         to,
         client: site.namespaces.inside(Pod::Client),
+        server: site.namespaces.inside(Pod::Server),
         proxies: proxies.iter().map(Running::id).collect(),
         keep: Keep::Proxies(proxies),
     })
@@ -180,6 +190,7 @@ fn ours(site: &Site, traffic: Protocol) -> Result<Pair, BoxError> {
     Ok(Pair {
         to: mesh.service(),
         client: mesh.client(),
+        server: mesh.server(),
         proxies: mesh.proxies(),
         keep: Keep::Mesh(Box::new(mesh)),
     })

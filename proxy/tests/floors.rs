@@ -20,10 +20,11 @@ const FLOORS: &[(&str, u8)] = &[
     ("telemetry", 2),
     ("config", 1),
     ("error", 1),
+    ("room", 1),
     ("live", 0),
     ("cache", 0),
     ("drain", 0),
-    ("room", 0),
+    ("tidy", 0),
 ];
 
 #[test]

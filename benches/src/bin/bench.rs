@@ -1,6 +1,6 @@
 //! `make bench`: every row on every system in turn, several times over; a table, and JSON.
 //!
-//! `bench run [--seconds 3] [--repeat 5] [--rows a,b] [--only x,y] [--out FILE]`, and for looking into one system
+//! `bench run [--seconds 3] [--repeat 5] [--rows a,b] [--only x,y] [--congestion cubic] [--out FILE]`, and for looking into one system
 //! `bench hold --only x --traffic h1|h2|tcp`: it stays up until its input ends, or `bench count [--only x,y] [--cases a,b]`, which
 //! counts instructions. `bench greeting [--out FILE]` is about MariaDB; `bench growth [--sizes 1,10]` and `bench scale` about our mesh alone.
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), BoxError> {
     if args.command()? == "greeting" {
         return greeting(&args);
     }
-    let mut site = site()?;
+    let mut site = site(&args)?;
     let _application = systems::start_application(&site, &site.namespaces.inside(Pod::Server), 0)?;
     let complete = match args.command()? {
         "run" => run(&args, &site)?,
@@ -69,7 +69,7 @@ fn run(args: &Args, site: &Site) -> Result<bool, BoxError> {
             }
         }
     }
-    std::fs::write(out, serde_json::to_string_pretty(&report.json())?)?;
+    std::fs::write(out, serde_json::to_string_pretty(&report.json(&site.congestion))?)?;
     println!("{}", report.table());
     Ok(complete)
 }
@@ -149,7 +149,10 @@ fn takes_part(system: System, row: &Row) -> bool {
     system.carries(row.traffic) && measured
 }
 
-fn site() -> Result<Site, BoxError> {
+/// What Linux takes by itself, and so most nodes of a cluster.
+const CONGESTION: &str = "cubic";
+
+fn site(args: &Args) -> Result<Site, BoxError> {
     let dir = std::env::temp_dir().join(format!("outrigger-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     certs::write(&dir)?;
@@ -165,6 +168,7 @@ fn site() -> Result<Site, BoxError> {
         dir,
         programs,
         tool: Vec::new(),
+        congestion: args.value("--congestion").unwrap_or(CONGESTION).to_owned(),
     })
 }
 
