@@ -2,6 +2,8 @@
 # The three programs on a small Debian: outrigger-init needs iptables, so a bare image would not do.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
+# The C library of the image (2.36) takes relocations that are packed: 0.65 MB less of the proxy.
+ENV RUSTFLAGS="-C link-arg=-Wl,-z,pack-relative-relocs"
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --locked --release -p outrigger-proxy -p outrigger-init -p outrigger-controller --bins \

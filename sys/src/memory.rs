@@ -20,8 +20,9 @@ pub fn refuse_huge_pages() -> io::Result<()> {
 }
 
 /// Gives the system back what this thread has freed, and what has been free for all: at once, where the allocator (mimalloc)
-/// would wait for a while and for being used.
+/// would wait for a while and for being used. With another allocator it does nothing.
 pub fn give_back() {
+    #[cfg(feature = "mimalloc")]
     // SAFETY: It may be called at any time; it touches nothing that is in use.
     unsafe { libmimalloc_sys::mi_collect(true) }
 }
