@@ -24,7 +24,9 @@ pub fn refuse_huge_pages() -> io::Result<()> {
 pub fn give_back() {
     #[cfg(feature = "mimalloc")]
     // SAFETY: It may be called at any time; it touches nothing that is in use.
-    unsafe { libmimalloc_sys::mi_collect(true) }
+    unsafe {
+        libmimalloc_sys::mi_collect(true)
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

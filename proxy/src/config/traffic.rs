@@ -155,7 +155,6 @@ pub(in crate::config) fn inbound(r: &mut Reader<'_>, admin_port: u16) -> Inbound
         pool: Pool {
             max_idle: r.read(&vars::INBOUND_MAX_IDLE_CONNS_PER_ENDPOINT),
             idle_timeout: r.read(&vars::INBOUND_HTTP1_CONNECTION_POOL_IDLE_TIMEOUT),
-            // The application speaks what it speaks.
         },
         http2_client: http::client(r),
         http2_server: http::inbound_server(r),
