@@ -39,7 +39,7 @@ use crate::telemetry::runtime;
 use crate::telemetry::tcp_route::TcpRouteMetrics;
 use crate::telemetry::transport::TransportMetrics;
 use crate::tls::{self, Credentials};
-use crate::{inbound, outbound, tidy};
+use crate::{inbound, outbound, reclaim};
 
 /// How often unused destinations, ports and pools are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -383,7 +383,7 @@ impl App {
             admin,
         } = &self.addrs;
         tracing::info!(%admin, %inbound, ?outbound, id = %self.credentials.get().identity(), "Serving");
-        tokio::spawn(tidy::keep());
+        tokio::spawn(reclaim::run());
         for listener in self.listeners.outbound {
             tokio::spawn(outbound::serve(
                 self.outbound.clone(),

@@ -17,7 +17,7 @@ pub mod inbound;
 pub mod live;
 pub mod net;
 pub mod outbound;
+pub mod reclaim;
 pub mod room;
 pub mod telemetry;
-pub mod tidy;
 pub mod tls;

@@ -10,9 +10,9 @@ use outrigger_proxy::app::{App, End, Error};
 use outrigger_proxy::config::{self, Config, vars};
 use outrigger_proxy::error::chain;
 use outrigger_proxy::net::listen::OriginalDst;
+use outrigger_proxy::reclaim;
 use outrigger_proxy::telemetry::log::{self, Level};
 use outrigger_proxy::telemetry::process;
-use outrigger_proxy::tidy;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -86,7 +86,7 @@ fn run(config: Config, level: Option<Level>) -> Result<ExitCode, ExitCode> {
         ExitCode::FAILURE
     };
     let control = Builder::new_current_thread()
-        .on_thread_park(tidy::before_waiting)
+        .on_thread_park(reclaim::before_park)
         .enable_all()
         .build()
         .map_err(|error| failed(&error))?;
@@ -188,7 +188,7 @@ fn traffic_runtime(config: &Config) -> std::io::Result<Runtime> {
     if workers == 1 {
         tracing::info!("Using single-threaded proxy runtime");
         return Builder::new_current_thread()
-            .on_thread_park(tidy::before_waiting)
+            .on_thread_park(reclaim::before_park)
             .enable_all()
             .build();
     }
@@ -196,7 +196,7 @@ fn traffic_runtime(config: &Config) -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name("proxy")
-        .on_thread_park(tidy::before_waiting)
+        .on_thread_park(reclaim::before_park)
         .enable_all()
         .build()
 }

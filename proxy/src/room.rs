@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::tidy;
+use crate::reclaim;
 
 /// Room for connections of one kind: accepted or opened, inbound or outbound.
 ///
@@ -140,7 +140,7 @@ impl Drop for Place {
         if before >= self.0.limit {
             self.0.freed.notify_one();
         }
-        tidy::ended();
+        reclaim::connection_ended();
     }
 }
 

@@ -24,7 +24,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("live", 0),
     ("cache", 0),
     ("drain", 0),
-    ("tidy", 0),
+    ("reclaim", 0),
 ];
 
 #[test]

@@ -23,12 +23,12 @@ thread_local! {
 }
 
 /// A connection has ended, and its memory is about to become free.
-pub fn ended() {
+pub fn connection_ended() {
     ENDED.notify_one();
 }
 
 /// Sees to it that memory goes back a while after connections have ended. While none do it only waits.
-pub async fn keep() {
+pub async fn run() {
     loop {
         ENDED.notified().await;
         sleep(KEPT).await;
@@ -36,8 +36,8 @@ pub async fn keep() {
     }
 }
 
-/// To be called by each thread that is about to wait: what it has kept goes back, if that is due.
-pub fn before_waiting() {
+/// To be called by each thread that is about to wait: what it has kept goes back, if that is due. One that nobody wakes keeps it.
+pub fn before_park() {
     let due = DUE.load(Ordering::Relaxed);
     if DONE.replace(due) != due {
         outrigger_sys::memory::give_back();
@@ -51,16 +51,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn memory_is_due_to_go_back_a_while_after_a_connection_has_ended() {
         let before = DUE.load(Ordering::Relaxed);
-        let keeper = tokio::spawn(keep());
-        ended();
+        let running = tokio::spawn(run());
+        connection_ended();
         let due = async {
             while DUE.load(Ordering::Relaxed) == before {
                 sleep(KEPT / 2).await;
             }
         };
         tokio::time::timeout(3 * KEPT, due).await.unwrap();
-        before_waiting();
+        before_park();
         assert_ne!(DONE.get(), before);
-        keeper.abort();
+        running.abort();
     }
 }
