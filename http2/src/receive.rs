@@ -165,8 +165,9 @@ impl State {
             return self.on_stray_data(id);
         };
         if stream.failed.is_some() {
+            // Whether somebody still holds it is nothing to the peer.
             self.give_back(length);
-            return Ok(());
+            return self.on_stray_data(id);
         }
         let wrong = if !stream.remote_open {
             Some(Reason::STREAM_CLOSED)

@@ -330,7 +330,7 @@ impl State {
             // CVE-2025-8671.
             return Err(Fatal(Reason::ENHANCE_YOUR_CALM, "too_many_internal_resets"));
         }
-        if self.streams.contains_key(&id) {
+        if self.streams.get(&id).is_some_and(|stream| !stream.is_closed()) {
             self.reset(id, reason);
         } else {
             self.refuse(id, reason);

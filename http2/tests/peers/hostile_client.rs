@@ -245,6 +245,16 @@ async fn one_request_more_than_there_may_be_is_refused_however_the_others_were_r
     assert_eq!(raw.reset().await, (601, 7));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_follows_a_reset_is_refused_though_somebody_holds_the_stream() {
+    let (mut raw, _server) = Raw::client(Config::default(), forever).await;
+    raw.send(HEADERS, END_HEADERS, 1, &request("POST", &[])).await;
+    raw.until_pong().await;
+    raw.write(&number(RST_STREAM, 1, 8)).await;
+    raw.send(DATA, 0, 1, b"late").await;
+    assert_eq!(raw.reset().await, (1, 5));
+}
+
 /// Bytes that look like frames, somewhat.
 fn garbage(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut bytes = Vec::new();
