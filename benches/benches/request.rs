@@ -181,7 +181,7 @@ impl Proxy {
         if version == Version::HTTP_2 {
             pool.adopt_http2(io).await.unwrap();
         } else {
-            pool.adopt_http1(Http1::on(io).await.unwrap());
+            pool.adopt_http1(Http1::on(io));
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use outrigger_http2::{client, server};
@@ -30,7 +30,9 @@ use outrigger_proxy::config::env::Errors;
 use outrigger_proxy::config::{Config, HeadLimits};
 use outrigger_proxy::gateway::forwarded;
 use outrigger_proxy::http::h2::frames::{Frames, PREFACE};
-use outrigger_proxy::http::http1::front::{self, Front};
+use outrigger_proxy::http::http1;
+use outrigger_proxy::http::http1::client::content::Content;
+use outrigger_proxy::http::http1::client::head;
 use outrigger_proxy::http::http1::gate::Gate;
 use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
 use outrigger_proxy::net::detect::tls::{self as detect_tls, Hello};
@@ -48,7 +50,7 @@ pub const ALL: [Target; 17] = [
     ("http2_frames", http2_frames),
     ("http2_connection", http2_connection),
     ("http1_gate", http1_gate),
-    ("http1_front", http1_front),
+    ("http1_answer", http1_answer),
     ("transport_header", transport_header),
     ("identity", identity),
     ("route_match", route_match),
@@ -321,17 +323,68 @@ pub fn http1_gate(bytes: &[u8]) {
     }
 }
 
-/// What a server's bytes begin with does not change with what follows.
-pub fn http1_front(bytes: &[u8]) {
-    let found = |end: usize| match front::of(&bytes[..end]) {
-        Ok(Front::Unknown) => None,
-        Ok(Front::Answer) => Some(Ok(None)),
-        Ok(Front::Interim(head, length)) => Some(Ok(Some((head.status(), length)))),
-        Err(why) => Some(Err(why)),
-    };
-    let whole = found(bytes.len());
-    let first = (0..bytes.len()).find_map(found);
-    assert!(first.is_none() || first == whole);
+/// What a server has said is the same answer in whatever pieces it comes.
+pub fn http1_answer(bytes: &[u8]) {
+    // A line is looked at when it has ended.
+    let bytes = [bytes, b"\n"].concat();
+    let whole = answer(&bytes, bytes.len());
+    for size in [1, 3, 64] {
+        assert_eq!(answer(&bytes, size), whole, "in pieces of {size}");
+    }
+}
+
+/// Interim heads and the answer, its content and how many trailers, whether it is over, and what was wrong.
+#[derive(Debug, Default, PartialEq)]
+struct Answered {
+    heads: Vec<(StatusCode, HeaderMap)>,
+    content: Vec<u8>,
+    trailers: usize,
+    over: bool,
+    refused: Option<String>,
+}
+
+fn answer(bytes: &[u8], size: usize) -> Answered {
+    let (mut answered, mut content, mut held) = (Answered::default(), None, BytesMut::new());
+    for piece in bytes.chunks(size) {
+        let searched = held.len();
+        held.extend_from_slice(piece);
+        let mut bytes = held.split().freeze();
+        if let Err(error) = answered.read(&mut content, &mut bytes, searched) {
+            answered.refused = Some(error.to_string());
+            break;
+        }
+        held.extend_from_slice(&bytes);
+    }
+    answered.over = content == Some(Content::Over);
+    answered
+}
+
+impl Answered {
+    fn read(
+        &mut self,
+        content: &mut Option<Content>,
+        bytes: &mut Bytes,
+        mut searched: usize,
+    ) -> Result<(), http1::client::Error> {
+        while content.is_none() && !bytes.is_empty() {
+            let Some(head) = head::take(bytes, searched)? else {
+                return Ok(());
+            };
+            searched = 0;
+            self.heads.push((head.status(), head.headers().clone()));
+            if !head.status().is_informational() {
+                *content = Some(Content::of(&Method::GET, &head)?);
+            }
+        }
+        let Some(content) = content else { return Ok(()) };
+        while let Some(frame) = content.take(bytes)? {
+            match frame.into_data() {
+                Ok(data) => self.content.extend_from_slice(&data),
+                Err(frame) => self.trailers = frame.trailers_ref().map_or(0, HeaderMap::len),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A header that is accepted is encoded to one that is read as the same.

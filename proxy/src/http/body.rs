@@ -13,9 +13,9 @@ use crate::error::Late;
 use crate::http::deadline::{Timed, Watched};
 use crate::http::h2::answer::Answer;
 use crate::http::h2::recv::Received;
+use crate::http::http1::client::{self, Reading, Relayed};
 use crate::http::measured::Measured;
 use crate::http::peek::Peeked;
-use crate::http::pool::Lease;
 use crate::http::replay;
 
 /// Every body that is sent.
@@ -26,8 +26,12 @@ pub enum Body {
     Empty,
     /// A few bytes of our own.
     Full(Bytes),
-    /// What a peer sends through hyper. The connection it comes from goes back to its pool when it has ended.
-    Incoming(Incoming, Option<Lease>),
+    /// What a client sends over HTTP/1.
+    Incoming(Incoming),
+    /// What a server answers over HTTP/1.
+    Reading(Reading),
+    /// The same, from a task.
+    Relayed(Relayed),
     /// What a client sends on an HTTP/2 stream.
     Received(Received),
     /// What a server answers on one.
@@ -53,6 +57,9 @@ pub enum Error {
     /// Its connection did, or what came was no HTTP.
     #[error("the connection broke off")]
     Connection(#[from] hyper::Error),
+    /// The exchange with a server over HTTP/1 did.
+    #[error("{0}")]
+    Exchange(#[from] client::Error),
     /// Its HTTP/2 stream or connection did.
     #[error("the HTTP/2 stream broke off")]
     Stream(#[from] outrigger_http2::Error),
@@ -97,7 +104,7 @@ pub struct Tracked<T: Track> {
 
 impl From<Incoming> for Body {
     fn from(body: Incoming) -> Self {
-        Self::Incoming(body, None)
+        Self::Incoming(body)
     }
 }
 
@@ -117,15 +124,9 @@ impl HttpBody for Body {
                 };
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Incoming(body, lease) => {
-                let polled = Pin::new(&mut *body).poll_frame(cx);
-                // Only where it matters: for HTTP/2 the question takes a lock.
-                let ended = lease.is_some() && (matches!(&polled, Poll::Ready(None)) || body.is_end_stream());
-                if ended && let Some(lease) = lease.take() {
-                    lease.give_back();
-                }
-                polled.map_err(Error::from)
-            }
+            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Error::from),
+            Self::Reading(body) => Pin::new(body).poll_frame(cx),
+            Self::Relayed(body) => Pin::new(body).poll_frame(cx),
             Self::Received(body) => Pin::new(body).poll_frame(cx),
             Self::Answer(body) => Pin::new(body).poll_frame(cx),
             Self::Copy(body) => Pin::new(body).poll_frame(cx),
@@ -142,7 +143,9 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Incoming(body, _) => body.is_end_stream(),
+            Self::Incoming(body) => body.is_end_stream(),
+            Self::Reading(body) => body.is_end_stream(),
+            Self::Relayed(body) => body.is_end_stream(),
             Self::Received(body) => body.is_end_stream(),
             Self::Answer(body) => body.is_end_stream(),
             Self::Copy(body) => body.is_end_stream(),
@@ -159,7 +162,9 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Incoming(body, _) => body.size_hint(),
+            Self::Incoming(body) => body.size_hint(),
+            Self::Reading(body) => body.size_hint(),
+            Self::Relayed(body) => body.size_hint(),
             Self::Received(body) => body.size_hint(),
             Self::Answer(body) => body.size_hint(),
             Self::Copy(body) => body.size_hint(),

@@ -13,8 +13,8 @@ use crate::drain::Drain;
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::headers;
+use crate::http::http1::client::Switched;
 use crate::http::http1::guard::Guard;
-use crate::http::http1::link::Link;
 use crate::net::copy;
 use crate::net::io::Io;
 
@@ -91,20 +91,21 @@ impl Wanted {
         if let Some(protocol) = protocol {
             ask(response.headers_mut(), protocol);
         }
-        let server = hyper::upgrade::on(response);
+        let server = response.extensions_mut().remove::<Switched>();
         tokio::spawn(tunnel(self.client, server, tunnels));
     }
 }
 
 /// Passes bytes on, as a drain waits for it to end. What breaks one side cuts both, as with every opaque connection.
-async fn tunnel(client: OnUpgrade, server: OnUpgrade, tunnels: Tunnels) {
-    let (client, server) = match tokio::try_join!(client, server) {
-        Ok((client, server)) => (of_client(client), of_server(server)),
+async fn tunnel(client: OnUpgrade, server: Option<Switched>, tunnels: Tunnels) {
+    let client = match client.await {
+        Ok(client) => of_client(client),
         Err(error) => {
             tracing::debug!(%error, "a connection was to become a tunnel, and ended");
             return;
         }
     };
+    let server = server.and_then(|server| server.take());
     let (Some(mut client), Some(mut server)) = (client, server) else {
         tracing::error!("a tunnel is not over connections of ours, and was closed");
         return;
@@ -119,14 +120,6 @@ async fn tunnel(client: OnUpgrade, server: OnUpgrade, tunnels: Tunnels) {
 /// The connection that hyper has served, with what it has read ahead put back in front.
 fn of_client(upgraded: Upgraded) -> Option<Io> {
     let parts = upgraded.downcast::<TokioIo<Guard>>().ok()?;
-    let mut io = parts.io.into_inner().into_io();
-    io.unread(BytesMut::from(&parts.read_buf[..]));
-    Some(io)
-}
-
-/// The same of one that hyper has sent a request on.
-fn of_server(upgraded: Upgraded) -> Option<Io> {
-    let parts = upgraded.downcast::<TokioIo<Link>>().ok()?;
     let mut io = parts.io.into_inner().into_io();
     io.unread(BytesMut::from(&parts.read_buf[..]));
     Some(io)

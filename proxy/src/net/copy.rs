@@ -1,9 +1,8 @@
 //! Copies bytes between two connections until both directions have ended.
 //!
-//! Reads go into a buffer that all connections of a thread share; only what the other side does not take at once is
-//! kept with the connection. An idle connection so holds no buffer at all.
+//! Reads go into the [`scratch`] buffer; only what the other side does not take at once is kept with the connection. An
+//! idle connection so holds no buffer at all.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -14,14 +13,10 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Bytes taken from a socket at a time.
-const SCRATCH: usize = 64 * 1024;
+use crate::net::scratch;
+
 /// Reads made for one direction before other tasks get their turn.
 const READS_PER_TURN: usize = 8;
-
-thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
-}
 
 /// Copies both ways. The end of one direction is passed on as a half-close; the other may go on for as long as it
 /// likes, but not be silent for longer than `half_closed`.
@@ -187,7 +182,7 @@ impl Direction {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        BUFFER.with_borrow_mut(|scratch| {
+        scratch::with(|scratch| {
             let mut buf = ReadBuf::new(scratch);
             ready!(Pin::new(from).poll_read(cx, &mut buf)).map_err(Broken::Reader)?;
             let mut read = buf.filled();

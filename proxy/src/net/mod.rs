@@ -6,3 +6,4 @@ pub mod detect;
 pub mod header;
 pub mod io;
 pub mod listen;
+pub mod scratch;

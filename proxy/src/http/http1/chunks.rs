@@ -26,6 +26,15 @@ pub enum Chunks {
     Last,
 }
 
+/// What bytes of a chunked body are, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Data.
+    Data(usize),
+    /// What surrounds it.
+    Line(usize),
+}
+
 impl Chunks {
     /// At the first chunk.
     pub fn first() -> Self {
@@ -38,20 +47,33 @@ impl Chunks {
     /// The bytes are no chunks, or another reader could end them elsewhere.
     pub fn read(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
         let mut at = 0;
-        while at < bytes.len() && *self != Self::Last {
-            if let Self::Data { left } = self {
-                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
-                at += here;
-                *left -= here as u64;
-                if *left == 0 {
-                    *self = Self::DataEnd;
-                }
-                continue;
+        loop {
+            match self.step(&bytes[at..])? {
+                Piece::Line(0) => return Ok(at),
+                Piece::Line(here) | Piece::Data(here) => at += here,
             }
-            *self = self.after(bytes[at])?;
-            at += 1;
         }
-        Ok(at)
+    }
+
+    /// Reads one byte on, or all that there is of a chunk's data. Without bytes, and behind the last chunk, there is nothing
+    /// to be read.
+    ///
+    /// # Errors
+    /// As those of [`read`](Self::read).
+    pub fn step(&mut self, bytes: &[u8]) -> Result<Piece, Refusal> {
+        let Some(first) = bytes.first().filter(|_| *self != Self::Last) else {
+            return Ok(Piece::Line(0));
+        };
+        let Self::Data { left } = self else {
+            *self = self.after(*first)?;
+            return Ok(Piece::Line(1));
+        };
+        let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+        *left -= here as u64;
+        if *left == 0 {
+            *self = Self::DataEnd;
+        }
+        Ok(Piece::Data(here))
     }
 
     /// One byte that is not of a chunk's data.

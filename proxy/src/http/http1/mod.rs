@@ -5,20 +5,20 @@
 //! only those that every reader takes the same way; in place of any other it gets a request that stands for the refusal.
 //!
 //! What hyper does not let through goes past it: interim answers and trailers are written in their places among its bytes
-//! ([`own`]), and taken out of a server's before it sees them ([`link`]). `Expect: 100-continue` is hidden from it, which
-//! would answer that itself. The names of header fields are written in small letters, here as in Linkerd's proxy.
+//! ([`own`]). `Expect: 100-continue` is hidden from it, which would answer that itself. The names of header fields are
+//! written in small letters, here as in Linkerd's proxy.
+//!
+//! Towards servers there is no hyper: the [`client`] is our own.
 
 pub mod answer;
 pub mod chunks;
 pub mod client;
 pub mod expect;
 pub mod field;
-pub mod front;
 pub mod gate;
 pub mod guard;
 pub mod head;
 pub mod ledger;
-pub mod link;
 pub mod own;
 pub mod server;
 pub mod trailers;

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::config::HeadLimits;
 use crate::drain::{self, Drainer};
-use crate::error::{BoxError, Fault, Kind, Side};
+use crate::error::{BoxError, Fault, Kind};
 use crate::http::body::{Body, End, Track, Tracked};
 use crate::http::closing::Closing;
-use crate::http::http1::client::{Http1, Unanswered};
+use crate::http::http1::client::{Home, Http1};
 use crate::http::http1::server;
 use crate::http::interim::Interims;
 use crate::net::io::Io;
@@ -56,10 +57,10 @@ async fn pair(room: usize) -> Pair {
     let ((client, near), (app, far)) = (duplex(room), duplex(room));
     let (drainer, drain) = drain::channel();
     let faults = Arc::<Mutex<Vec<Kind>>>::default();
-    let http1 = Http1::on(Io::pipe(far)).await.unwrap();
-    let http1 = Arc::new(tokio::sync::Mutex::new(Some(http1)));
+    let shelf = Arc::<Shelf>::default();
+    shelf.clone().give_back(Http1::on(Io::pipe(far)));
     let noted = faults.clone();
-    let service = move |request, interims| forward(http1.clone(), request, interims, noted.clone());
+    let service = move |request, interims| forward(shelf.clone(), request, interims, noted.clone());
     let io = Io::pipe(near);
     let server = tokio::spawn(server::serve(io, service, LIMITS, Closing::default(), drain));
     Pair {
@@ -71,26 +72,42 @@ async fn pair(room: usize) -> Pair {
     }
 }
 
-/// A connection whose exchange has failed is dropped, as its pool would.
+/// A pool of one connection. One whose exchange has failed does not come back.
+#[derive(Debug, Default)]
+struct Shelf {
+    connection: Mutex<Option<Http1>>,
+    back: Notify,
+}
+
+impl Shelf {
+    async fn take(&self) -> Http1 {
+        loop {
+            let connection = self.connection.lock().unwrap().take();
+            match connection {
+                Some(connection) => return connection,
+                None => self.back.notified().await,
+            }
+        }
+    }
+}
+
+impl Home for Shelf {
+    fn give_back(self: Arc<Self>, connection: Http1) {
+        *self.connection.lock().unwrap() = Some(connection);
+        self.back.notify_one();
+    }
+}
+
 async fn forward(
-    http1: Arc<tokio::sync::Mutex<Option<Http1>>>,
+    shelf: Arc<Shelf>,
     mut request: Request<Body>,
     interims: Interims,
     faults: Arc<Mutex<Vec<Kind>>>,
 ) -> Result<Response<Tracked<Untold>>, BoxError> {
-    let mut http1 = http1.lock().await;
-    let sender = http1.as_mut().expect("the application's connection");
-    sender.ready().await?;
-    let error = match sender.send(&mut request, &interims).await {
-        Ok(response) => return Ok(response.map(|body| Tracked::new(body.into(), Untold))),
-        Err(error) => error,
-    };
-    *http1 = None;
-    let fault = match error {
-        Unanswered::Refused(fault) => fault,
-        Unanswered::Broken(error) | Unanswered::Unsent(error) => {
-            Fault::because(Kind::Reset, Side::Server, error)
-        }
+    let connection = shelf.take().await;
+    let fault: Fault = match connection.send(&mut request, &interims, Some(shelf)).await {
+        Ok(response) => return Ok(response.map(|body| Tracked::new(body, Untold))),
+        Err(why) => why.into(),
     };
     faults.lock().unwrap().push(fault.kind);
     let mut response = Response::new(Tracked::new(Body::Empty, Untold));

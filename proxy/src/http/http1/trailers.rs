@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use http::HeaderMap;
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
@@ -56,7 +56,8 @@ impl Trailers {
         let Some(trailers) = frame.trailers_ref() else {
             return polled;
         };
-        let lines = lines(trailers);
+        let mut lines = Vec::new();
+        write(&mut lines, trailers);
         if lines.is_empty() {
             return Poll::Ready(None);
         }
@@ -113,13 +114,11 @@ impl Trailers {
     }
 }
 
-/// What of them may stand in a trailer section, as HTTP/1 writes it.
-fn lines(trailers: &HeaderMap) -> Vec<u8> {
-    let mut lines = Vec::new();
+/// Writes what of them may stand in a trailer section.
+pub fn write(to: &mut impl BufMut, trailers: &HeaderMap) {
     for (name, value) in trailers.iter().filter(|(name, _)| is_allowed(name)) {
-        field::write(&mut lines, name, value);
+        field::write(to, name, value);
     }
-    lines
 }
 
 /// Not what frames, routes, authenticates or describes a message, or controls what is done with it (RFC 9110 §6.5.1): a
@@ -191,7 +190,9 @@ mod tests {
         for (name, value) in fields {
             trailers.append(name, value);
         }
-        let lines = String::from_utf8(lines(&trailers)).unwrap();
+        let mut lines = Vec::new();
+        write(&mut lines, &trailers);
+        let lines = String::from_utf8(lines).unwrap();
         assert_eq!(lines, "x-sum: 1\r\nx-sum: 2\r\netag: \"a\"\r\n");
     }
 

@@ -1,18 +1,17 @@
 //! HTTP/1 connections: a stack of idle ones.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Request, Response, Version};
-use http_body::Body as _;
+use http::{Request, Response, Version};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
-use crate::http::http1::answer;
-use crate::http::http1::client::{Http1, Unanswered};
-use crate::http::http1::head::refusal_in;
+use crate::http::http1::client::{Home, Http1, Unanswered};
 use crate::http::interim::Interims;
 use crate::http::pool::failed::Failed;
 use crate::http::pool::settings::Settings;
@@ -39,15 +38,8 @@ struct Idle {
     stack: Vec<(Http1, u64)>,
     /// How often the sweep has looked: a clock that costs a request nothing.
     round: u64,
-    /// Whether a task is under way that closes what gets old.
-    sweeping: bool,
-}
-
-/// An HTTP/1 connection in use; it goes back to its pool with [`Lease::give_back`], or is closed when dropped.
-#[derive(Debug)]
-pub struct Lease {
-    sender: Http1,
-    pool: Arc<Connections>,
+    /// Wakes the task that closes what gets old and drops what has ended, while there is one.
+    sweep: Option<Waker>,
 }
 
 impl Connections {
@@ -62,8 +54,8 @@ impl Connections {
     }
 
     /// Takes a connection in that somebody else has opened.
-    pub(in crate::http) fn adopt(self: &Arc<Self>, sender: Http1) {
-        self.keep(sender);
+    pub(in crate::http) fn adopt(self: &Arc<Self>, connection: Http1) {
+        self.keep(connection);
     }
 
     /// Sends a request, and leaves an empty one behind.
@@ -74,31 +66,20 @@ impl Connections {
     ) -> Result<Response<Body>, Failed> {
         // HTTP/1.0 has no persistent connections to speak of (RFC 9112 §9.3).
         let reusable = request.version() == Version::HTTP_11;
-        if reusable {
-            frame(request);
-        }
-        loop {
-            let idle = if reusable { self.checkout() } else { None };
-            let reused = idle.is_some();
-            let mut sender = match idle {
-                Some(sender) => sender,
-                None => Box::pin(self.open()).await.map_err(Failed::unsent)?,
-            };
-            match sender.send(request, interims).await {
-                Ok(mut response) => {
-                    answer::check(&mut response).map_err(Failed::sent)?;
-                    let lease = reusable.then(|| Lease {
-                        sender,
-                        pool: self.clone(),
-                    });
-                    return Ok(response.map(|body| leased(body, lease)));
-                }
+        let home = || reusable.then(|| self.clone() as Arc<dyn Home>);
+        while reusable && let Some(idle) = self.checkout() {
+            match idle.send(request, interims, home()).await {
+                Ok(response) => return Ok(response),
                 // The server closed an idle connection as we took it: the next one, or a fresh one.
-                Err(Unanswered::Unsent(_)) if reused => {}
-                Err(Unanswered::Unsent(error)) => return Err(Failed::unsent(fault(error))),
-                Err(Unanswered::Broken(error)) => return Err(Failed::sent(fault(error))),
-                Err(Unanswered::Refused(fault)) => return Err(Failed::sent(fault)),
+                Err(Unanswered::Unsent) => {}
+                Err(why) => return Err(Failed::sent(why.into())),
             }
+        }
+        let fresh = Box::pin(self.open()).await.map_err(Failed::unsent)?;
+        match fresh.send(request, interims, home()).await {
+            Ok(response) => Ok(response),
+            Err(Unanswered::Unsent) => Err(Failed::unsent(Unanswered::Unsent.into())),
+            Err(why) => Err(Failed::sent(why.into())),
         }
     }
 
@@ -113,7 +94,7 @@ impl Connections {
         tokio::spawn(async move {
             let _permit = permit;
             if let Err(Ok(unwanted)) = outcome.send(pool.connect().await) {
-                pool.put_back(unwanted);
+                pool.keep(unwanted);
             }
         });
         opened
@@ -122,35 +103,12 @@ impl Connections {
     }
 
     async fn connect(&self) -> Result<Http1, Fault> {
-        let io = self.dial.connect(Some(Session::Http1)).await?;
-        Http1::on(io)
-            .await
-            .map_err(|error| Fault::because(Kind::Connect, Side::Server, error))
+        self.dial.connect(Some(Session::Http1)).await.map(Http1::on)
     }
 
-    /// The idle connection used last, if one is still open.
+    /// The idle connection used last. Whether it is still open, it finds out.
     fn checkout(&self) -> Option<Http1> {
-        let mut idle = lock(&self.idle);
-        idle.drop_ended();
-        idle.stack.pop().map(|(sender, _)| sender)
-    }
-
-    /// Keeps a connection whose answer has ended. Its request may not have, if the server answered early: then it is
-    /// of use only when that has ended too.
-    fn put_back(self: &Arc<Self>, mut sender: Http1) {
-        if sender.is_ready() {
-            return self.keep(sender);
-        }
-        if sender.is_closed() {
-            return;
-        }
-        let pool = self.clone();
-        tokio::spawn(async move {
-            let ready = tokio::time::timeout(pool.settings.idle_timeout, sender.ready()).await;
-            if let Ok(Ok(())) = ready {
-                pool.keep(sender);
-            }
-        });
+        lock(&self.idle).stack.pop().map(|(connection, _)| connection)
     }
 
     /// How many connections are idle.
@@ -159,49 +117,77 @@ impl Connections {
         lock(&self.idle).stack.len()
     }
 
-    fn keep(self: &Arc<Self>, sender: Http1) {
+    fn keep(self: &Arc<Self>, mut connection: Http1) {
         let mut idle = lock(&self.idle);
         if idle.stack.len() >= self.settings.max_idle {
+            return connection.close();
+        }
+        if let Some(sweep) = &idle.sweep
+            && connection.poll_ended(&mut Context::from_waker(sweep)).is_ready()
+        {
             return;
         }
         let round = idle.round;
-        idle.stack.push((sender, round));
-        if !idle.sweeping {
-            idle.sweeping = true;
+        idle.stack.push((connection, round));
+        if idle.sweep.is_none() {
+            idle.sweep = Some(Waker::noop().clone());
             tokio::spawn(sweep(Arc::downgrade(self), self.settings.idle_timeout));
         }
     }
 }
 
+impl Home for Connections {
+    fn give_back(self: Arc<Self>, connection: Http1) {
+        self.keep(connection);
+    }
+}
+
 impl Idle {
-    /// Drops connections from the top that have ended.
-    fn drop_ended(&mut self) {
-        while self.stack.last().is_some_and(|(sender, _)| !sender.is_ready()) {
-            self.stack.pop();
+    /// Drops connections that their servers have ended, and wakes the task when that happens to another.
+    fn drop_ended(&mut self, cx: &mut Context<'_>) {
+        self.sweep = Some(cx.waker().clone());
+        self.stack
+            .retain_mut(|(connection, _)| connection.poll_ended(cx).is_pending());
+    }
+
+    /// Closes connections that nobody has used for this many rounds, the present one among them.
+    fn close_old(&mut self, rounds: u32) {
+        self.round += 1;
+        let oldest = self.round.saturating_sub(u64::from(rounds));
+        let fresh = self.stack.partition_point(|(_, round)| *round < oldest);
+        for (old, _) in self.stack.drain(..fresh) {
+            old.close();
         }
     }
 }
 
-impl Lease {
-    /// Puts the connection back: the answer has been read to its end.
-    pub fn give_back(self) {
-        self.pool.clone().put_back(self.sender);
+impl Drop for Idle {
+    fn drop(&mut self) {
+        for (connection, _) in self.stack.drain(..) {
+            connection.close();
+        }
     }
 }
 
-/// Closes connections that nobody has used for the idle timeout, or for half as long again at most, until none is idle.
+/// Drops connections that end, and closes those that nobody has used for the idle timeout, or for half as long again at
+/// most, until none is idle.
 async fn sweep(pool: Weak<Connections>, timeout: Duration) {
     loop {
-        tokio::time::sleep(timeout / ROUNDS).await;
+        let mut round = pin!(tokio::time::sleep(timeout / ROUNDS));
+        let next = poll_fn(|cx| {
+            let Some(pool) = pool.upgrade() else {
+                return Poll::Ready(());
+            };
+            lock(&pool.idle).drop_ended(cx);
+            round.as_mut().poll(cx)
+        });
+        next.await;
         let Some(pool) = pool.upgrade() else { return };
         let mut idle = lock(&pool.idle);
-        idle.round += 1;
-        let oldest = idle.round.saturating_sub(u64::from(ROUNDS));
-        let fresh = idle.stack.partition_point(|(_, round)| *round < oldest);
-        idle.stack.drain(..fresh);
+        idle.close_old(ROUNDS);
         if idle.stack.is_empty() {
             idle.stack = Vec::new();
-            idle.sweeping = false;
+            idle.sweep = None;
             return;
         }
     }
@@ -209,37 +195,6 @@ async fn sweep(pool: Weak<Connections>, timeout: Duration) {
 
 /// How often the sweep looks within the idle timeout.
 const ROUNDS: u32 = 2;
-
-/// A body whose length nobody has said is chunked (RFC 9112 §6.3), such as one that came over HTTP/2. hyper would take a
-/// GET or HEAD for one that has none.
-fn frame(request: &mut Request<Body>) {
-    let chunked = HeaderValue::from_static("chunked");
-    if request.method() != Method::CONNECT
-        && !request.body().is_end_stream()
-        && !request.headers().contains_key(CONTENT_LENGTH)
-    {
-        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
-    }
-}
-
-fn leased(body: hyper::body::Incoming, lease: Option<Lease>) -> Body {
-    match lease {
-        Some(lease) if body.is_end_stream() => {
-            lease.give_back();
-            Body::Incoming(body, None)
-        }
-        lease => Body::Incoming(body, lease),
-    }
-}
-
-fn fault(error: hyper::Error) -> Fault {
-    // A body that was refused as it came from the client broke the exchange off, not the server.
-    match refusal_in(&error) {
-        Some(refusal) => refusal.fault(),
-        None if error.is_parse() => Fault::because(Kind::BadAnswer, Side::Server, error),
-        None => Fault::because(Kind::Reset, Side::Server, error),
-    }
-}
 
 /// A lock whose holder panicked is as good as any: what it guards is replaced whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

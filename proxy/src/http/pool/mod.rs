@@ -11,7 +11,6 @@ pub(crate) mod testing;
 mod tests;
 
 pub use self::failed::Failed;
-pub use self::http1::Lease;
 pub use self::settings::Settings;
 
 use std::sync::Arc;
@@ -65,9 +64,9 @@ impl Pool {
         }
     }
 
-    /// Takes a connection in that somebody else has opened; its task has to have run before a request comes.
-    pub fn adopt_http1(&self, sender: Http1) {
-        self.http1.adopt(sender);
+    /// Takes a connection in that somebody else has opened.
+    pub fn adopt_http1(&self, connection: Http1) {
+        self.http1.adopt(connection);
     }
 
     /// The same for HTTP/2, with prior knowledge.

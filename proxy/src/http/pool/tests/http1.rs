@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -12,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::error::Kind;
 use crate::http::body::Body;
@@ -135,17 +137,58 @@ async fn an_http1_connection_is_used_again_once_its_answer_has_been_read() {
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
+/// A server that says this on each connection as soon as it is asked for something, and leaves it open, or closes it when
+/// told to; how many there have been.
+async fn say(answer: &'static [u8], close: Option<Arc<Notify>>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, connections) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = connections.clone();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let _request = tcp.read(&mut [0; 1_024]).await.unwrap();
+            tcp.write_all(answer).await.unwrap();
+            match &close {
+                Some(close) => close.notified().await,
+                None => open.push(tcp),
+            }
+        }
+    });
+    (addr, connections)
+}
+
 #[tokio::test]
 async fn a_connection_whose_answer_was_not_read_is_never_used_again() {
-    let (addr, connections) = serve(Version::HTTP_11, None).await;
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello";
+    let (addr, connections) = say(half, None).await;
     let pool = pool(addr);
-    drop(
-        pool.send(&mut get(Version::HTTP_11), &Interims::default())
-            .await
-            .unwrap(),
-    );
-    hello(&pool, Version::HTTP_11).await;
-    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    for sent in 1..=2 {
+        let answer = pool.send(&mut get(Version::HTTP_11), &Interims::default()).await;
+        drop(answer.unwrap());
+        assert_eq!(
+            (connections.load(Ordering::SeqCst), pool.idle()),
+            (sent, 0),
+            "of a connection each"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_its_server_closes_does_not_wait_for_the_next_request() {
+    let close = Arc::new(Notify::new());
+    let (addr, _) = say(b"HTTP/1.1 204 No Content\r\n\r\n", Some(close.clone())).await;
+    let pool = pool(addr);
+    let answer = pool.send(&mut get(Version::HTTP_11), &Interims::default()).await;
+    assert_eq!((answer.unwrap().status().as_u16(), pool.idle()), (204, 1));
+    close.notify_one();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while pool.idle() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it is gone long before the idle timeout");
 }
 
 #[tokio::test]

@@ -1,0 +1,286 @@
+//! HTTP/1 to a server. Whoever waits for an answer drives the connection: its request goes out and its answer comes in
+//! within one task, with no channel and no wake-up in between. At rest a connection is a socket and nothing else.
+
+pub mod content;
+pub mod head;
+mod reading;
+mod relay;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use self::content::Content;
+pub use self::reading::Reading;
+pub use self::relay::Relayed;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use crate::error::{Fault, Kind, Side};
+use crate::http::body::{self, Body};
+use crate::http::http1::answer;
+use crate::http::http1::client::send::Sending;
+use crate::http::http1::head::refusal_in;
+use crate::http::interim::Interims;
+use crate::net::io::Io;
+use crate::net::scratch;
+
+/// A connection to a server, which has nothing to do.
+#[derive(Debug)]
+pub struct Http1(Box<Connection>);
+
+/// A connection, and what is under way on it.
+#[derive(Debug)]
+struct Connection {
+    io: Io,
+    /// What has been read and not been taken yet.
+    held: Bytes,
+    /// Up to where in it the end of a head has been looked for.
+    searched: usize,
+    sending: Sending,
+}
+
+/// Where a connection goes when its exchange has ended, if it may be used again.
+pub trait Home: Send + Sync + std::fmt::Debug {
+    /// Takes it in.
+    fn give_back(self: Arc<Self>, connection: Http1);
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// The connection had ended, and nothing of the request was written: it is whole.
+    Unsent,
+    /// The exchange broke off.
+    Broken(Error),
+    /// What came before the answer is not taken, or the answer is not.
+    Refused(Fault),
+}
+
+/// What breaks an exchange off.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection did.
+    #[error("the connection broke off")]
+    Connection(#[from] io::Error),
+    /// The server closed it too early.
+    #[error("connection closed before message completed")]
+    Incomplete,
+    /// What came is no HTTP.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The request's body did.
+    #[error("the request's body broke off")]
+    Request(#[source] Box<body::Error>),
+    /// The request's body has another length than its head says. To send it would be to say where another request begins
+    /// (RFC 9112 §11.2).
+    #[error("the request's body is not as long as its Content-Length")]
+    Length,
+}
+
+/// The connection of an exchange that has turned it into a tunnel: an extension of the answer.
+#[derive(Clone, Debug)]
+pub struct Switched(Arc<Mutex<Option<Io>>>);
+
+impl Http1 {
+    /// Speaks HTTP/1 on a connection.
+    pub fn on(io: Io) -> Self {
+        Self(Box::new(Connection {
+            io,
+            held: Bytes::new(),
+            searched: 0,
+            sending: Sending::default(),
+        }))
+    }
+
+    /// Sends a request, whose body it takes, and waits for the answer; interim ones are passed on meanwhile. When the
+    /// answer has been read to its end, the connection goes `home`, or is closed if there is none.
+    pub async fn send(
+        mut self,
+        request: &mut Request<Body>,
+        interims: &Interims,
+        home: Option<Arc<dyn Home>>,
+    ) -> Result<Response<Body>, Unanswered> {
+        if self.has_ended() {
+            return Err(Unanswered::Unsent);
+        }
+        let connection = &mut *self.0;
+        connection.sending = Sending::new(request).map_err(Unanswered::Broken)?;
+        let head = poll_fn(|cx| connection.poll_answer(cx, request, interims)).await?;
+        self.answered(request.method(), head, home)
+    }
+
+    /// Ready when the server has closed the connection, or said what nobody had asked for. Wakes when it does.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut byte = [0];
+        let read = Pin::new(&mut self.0.io).poll_read(cx, &mut ReadBuf::new(&mut byte));
+        read.map(|_closed_or_broken_or_unasked| ())
+    }
+
+    /// Whether that is so now.
+    pub fn has_ended(&mut self) -> bool {
+        self.poll_ended(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
+
+    /// Tells the server that this is an end and no accident (RFC 8446 §6.1); if that can't be done at once, it isn't.
+    pub fn close(mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let _told = Pin::new(&mut self.0.io).poll_shutdown(&mut cx);
+    }
+
+    fn answered(
+        self,
+        method: &Method,
+        mut response: Response<()>,
+        home: Option<Arc<dyn Home>>,
+    ) -> Result<Response<Body>, Unanswered> {
+        answer::check(&mut response).map_err(Unanswered::Refused)?;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS || (method == Method::CONNECT && status.is_success()) {
+            response.extensions_mut().insert(self.switched()?);
+            return Ok(response.map(|()| Body::Empty));
+        }
+        let content = Content::of(method, &response).map_err(Unanswered::Broken)?;
+        let home = home.filter(|_| head::is_persistent(&response));
+        let reading = Reading::new(self, content, home);
+        Ok(response.map(|()| reading.into_body()))
+    }
+
+    /// The connection itself; what has been read behind the answer is put back in front.
+    fn switched(self) -> Result<Switched, Unanswered> {
+        let Connection {
+            mut io,
+            held,
+            sending,
+            ..
+        } = *self.0;
+        if !sending.is_complete() {
+            let why = "the server changed protocols before it had the request";
+            return Err(Unanswered::Broken(Error::Malformed(why)));
+        }
+        io.unread(BytesMut::from(held));
+        Ok(Switched(Arc::new(Mutex::new(Some(io)))))
+    }
+}
+
+impl Connection {
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Request<Body>,
+        interims: &Interims,
+    ) -> Poll<Result<Response<()>, Unanswered>> {
+        if let Poll::Ready(Err(error)) = self.sending.poll(cx, &mut self.io) {
+            return Poll::Ready(Err(self.unsent(request, error)));
+        }
+        loop {
+            let head = ready!(self.poll_head(cx)).map_err(|error| self.unsent(request, error))?;
+            let status = head.status();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Poll::Ready(Ok(head));
+            }
+            interims.pass(head).map_err(Unanswered::Refused)?;
+        }
+    }
+
+    /// Puts the body back, if the server has got nothing.
+    fn unsent(&mut self, request: &mut Request<Body>, error: Error) -> Unanswered {
+        match (error, self.sending.untouched()) {
+            (Error::Connection(_), Some(body)) => {
+                *request.body_mut() = body;
+                Unanswered::Unsent
+            }
+            // A server that takes no more of a request may have said why; if it has not, this is why.
+            (error, _) => Unanswered::Broken(self.sending.broken().map_or(error, Error::Connection)),
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
+        loop {
+            if let Some(head) = head::take(&mut self.held, self.searched)? {
+                self.searched = 0;
+                return Poll::Ready(Ok(head));
+            }
+            self.searched = self.held.len();
+            if ready!(self.poll_fill(cx, 0))? == 0 {
+                return Poll::Ready(Err(Error::Incomplete));
+            }
+        }
+    }
+
+    /// Reads more, of which so much is expected; 0: the server has said all.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {
+        if expected < DIRECT || !self.held.is_empty() {
+            return scratch::with(|scratch| {
+                let mut buf = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+                join(&mut self.held, buf.filled());
+                Poll::Ready(Ok(buf.filled().len()))
+            });
+        }
+        let room = usize::try_from(expected).unwrap_or(usize::MAX).min(MOST);
+        let mut read = BytesMut::with_capacity(room);
+        let bytes = ready!(pin!(self.io.read_buf(&mut read)).poll(cx))?;
+        // A buffer that is mostly empty is not passed on: who keeps a part of it keeps all of it.
+        self.held = match bytes < room / 2 {
+            true => Bytes::copy_from_slice(&read),
+            false => read.freeze(),
+        };
+        Poll::Ready(Ok(bytes))
+    }
+}
+
+fn join(held: &mut Bytes, more: &[u8]) {
+    if held.is_empty() {
+        *held = Bytes::copy_from_slice(more);
+        return;
+    }
+    let held_alone = std::mem::take(held).try_into_mut();
+    let mut joined = held_alone.unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    joined.extend_from_slice(more);
+    *held = joined.freeze();
+}
+
+/// Bytes of a body, from which on they are read where they stay; others are copied there.
+const DIRECT: u64 = 4 << 10;
+/// Bytes that are read at a time.
+const MOST: usize = 64 << 10;
+
+impl Switched {
+    /// The connection; it is there once.
+    pub fn take(&self) -> Option<Io> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl From<Unanswered> for Fault {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Unsent => Self::because(Kind::Reset, Side::Server, "the connection had ended"),
+            Unanswered::Refused(fault) => fault,
+            Unanswered::Broken(error) => error.into(),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        // A body that was refused as it came from the client broke the exchange off, not the server.
+        match (refusal_in(&error), &error) {
+            (Some(refusal), _) => refusal.fault(),
+            (None, Error::Malformed(_)) => Self::because(Kind::BadAnswer, Side::Server, error),
+            (None, Error::Request(_) | Error::Length) => Self::because(Kind::Reset, Side::Client, error),
+            (None, Error::Connection(_) | Error::Incomplete) => {
+                Self::because(Kind::Reset, Side::Server, error)
+            }
+        }
+    }
+}
