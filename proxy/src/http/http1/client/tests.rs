@@ -13,11 +13,11 @@ use crate::http::body::testing::Frames;
 
 /// Connections that have come home.
 #[derive(Debug)]
-struct Homes(mpsc::UnboundedSender<Http1>);
+struct Homes(mpsc::Sender<Http1>);
 
 impl Home for Homes {
     fn give_back(self: Arc<Self>, connection: Http1) {
-        self.0.send(connection).unwrap();
+        self.0.try_send(connection).unwrap();
     }
 }
 
@@ -27,12 +27,12 @@ type Answered = Result<Response<Body>, Unanswered>;
 struct Exchange {
     server: DuplexStream,
     answer: JoinHandle<Answered>,
-    home: mpsc::UnboundedReceiver<Http1>,
+    home: mpsc::Receiver<Http1>,
 }
 
 fn exchange(mut request: Request<Body>, room: usize) -> Exchange {
     let (near, server) = duplex(room);
-    let (homes, home) = mpsc::unbounded_channel();
+    let (homes, home) = mpsc::channel(1);
     let connection = Http1::on(Io::pipe(near));
     let home_of = Arc::new(Homes(homes));
     let answer = tokio::spawn(async move {
@@ -56,8 +56,8 @@ async fn hears(from: &mut DuplexStream, bytes: &str) {
 
 impl Exchange {
     /// The server has read a GET, and says this; the content that arrives, or why it breaks off.
-    async fn get(said: &str, then_closes: bool) -> (Result<Bytes, String>, mpsc::UnboundedReceiver<Http1>) {
-        let Exchange {
+    async fn get(said: &str, then_closes: bool) -> (Result<Bytes, String>, mpsc::Receiver<Http1>) {
+        let Self {
             mut server,
             answer,
             home,
