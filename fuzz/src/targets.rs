@@ -371,10 +371,12 @@ impl Answered {
                 return Ok(());
             };
             searched = 0;
-            self.heads.push((head.status(), head.headers().clone()));
-            if !head.status().is_informational() {
-                *content = Some(Content::of(&Method::GET, &head)?);
+            if !head.response.status().is_informational() {
+                head.check()?;
+                *content = Some(Content::of(&Method::GET, &head));
             }
+            self.heads
+                .push((head.response.status(), head.response.into_parts().0.headers));
         }
         let Some(content) = content else { return Ok(()) };
         while let Some(frame) = content.take(bytes)? {

@@ -10,7 +10,6 @@
 //!
 //! Towards servers there is no hyper: the [`client`] is our own.
 
-pub mod answer;
 pub mod chunks;
 pub mod client;
 pub mod expect;

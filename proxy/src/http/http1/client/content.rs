@@ -1,12 +1,12 @@
 //! The content of an answer, out of the bytes that follow its head (RFC 9112 §6, §7).
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Frame;
 
 use crate::http::http1::chunks::{Chunks, Piece};
 use crate::http::http1::client::Error;
+use crate::http::http1::client::head::Head;
 use crate::http::interim;
 
 /// Fields of a trailer section.
@@ -30,26 +30,17 @@ pub enum Content {
 }
 
 impl Content {
-    /// How the content of this answer, to a request with this method, is to be told from what follows it (RFC 9112 §6.3).
-    /// The answer has passed [`check`](crate::http::http1::answer::check).
-    pub fn of(method: &Method, response: &Response<()>) -> Result<Self, Error> {
-        let (status, fields) = (response.status(), response.headers());
+    /// How the content of an answer to a request with this method is to be told from what follows it (RFC 9112 §6.3).
+    pub fn of(method: &Method, head: &Head) -> Self {
+        let status = head.response.status();
         if method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            return Ok(Self::Over);
+            return Self::Over;
         }
-        if fields.contains_key(TRANSFER_ENCODING) {
-            return match response.version() {
-                Version::HTTP_10 => Err(Error::Malformed("the server's HTTP/1.0 has a Transfer-Encoding")),
-                _ => Ok(Self::Chunks(Chunks::first())),
-            };
-        }
-        let Some(length) = fields.get(CONTENT_LENGTH) else {
-            return Ok(Self::Rest);
-        };
-        let length = length.to_str().ok().and_then(|digits| digits.parse().ok());
-        match length.ok_or(Error::Malformed("the server's Content-Length is no number"))? {
-            0 => Ok(Self::Over),
-            length => Ok(Self::Length(length)),
+        match (head.framing.chunked, head.framing.length) {
+            (true, _) => Self::Chunks(Chunks::first()),
+            (false, Some(0)) => Self::Over,
+            (false, Some(length)) => Self::Length(length),
+            (false, None) => Self::Rest,
         }
     }
 

@@ -1,9 +1,11 @@
-//! The head of an answer, final or interim (RFC 9112 §4, §5).
+//! The head of an answer, final or interim (RFC 9112 §4, §5), and what it says of the bytes that follow (§6.3).
+//!
+//! An answer that may end in two places may be two, of which one was somebody's input (response splitting): it is refused.
 
 use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use memchr::memchr;
@@ -16,12 +18,33 @@ const MAX_FIELDS: usize = 100;
 /// Bytes of the head of an answer.
 const MAX_BYTES: usize = 400 << 10;
 
+/// A head.
+#[derive(Debug)]
+pub struct Head {
+    /// What it says to all.
+    pub response: Response<()>,
+    /// What it says of its connection.
+    pub framing: Framing,
+}
+
+/// What fields say of the bytes behind their head, and of the connection.
+#[derive(Debug, Default)]
+pub struct Framing {
+    /// The `Content-Length`.
+    pub length: Option<u64>,
+    /// The content is chunked.
+    pub chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    refused: Option<&'static str>,
+}
+
 /// Takes a head from the front of what a server has said, if it is whole. Empty lines may precede it. The
 /// first `searched` bytes have been looked at before: so a head in many pieces is not read as often.
 ///
 /// # Errors
 /// It is no HTTP, or too long.
-pub fn take(bytes: &mut Bytes, searched: usize) -> Result<Option<Response<()>>, Error> {
+pub fn take(bytes: &mut Bytes, searched: usize) -> Result<Option<Head>, Error> {
     let line_ended = searched == 0 || memchr(b'\n', &bytes[searched..]).is_some();
     if !line_ended {
         return within_bounds(bytes).map(|()| None);
@@ -32,9 +55,9 @@ pub fn take(bytes: &mut Bytes, searched: usize) -> Result<Option<Response<()>>, 
     let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut fields);
     match parsed {
         Ok(httparse::Status::Complete(end)) => {
-            let response = response(bytes, &head).ok_or(NO_HTTP)?;
+            let head = read(bytes, &head).ok_or(NO_HTTP)?;
             bytes.advance(end);
-            Ok(Some(response))
+            Ok(Some(head))
         }
         Ok(httparse::Status::Partial) => within_bounds(bytes).map(|()| None),
         Err(httparse::Error::TooManyHeaders) => {
@@ -60,7 +83,7 @@ fn within_bounds(bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Its values are parts of `bytes`, not copies.
-fn response(bytes: &Bytes, head: &httparse::Response<'_, '_>) -> Option<Response<()>> {
+fn read(bytes: &Bytes, head: &httparse::Response<'_, '_>) -> Option<Head> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.code?).ok()?;
     *response.version_mut() = match head.version? {
@@ -73,39 +96,89 @@ fn response(bytes: &Bytes, head: &httparse::Response<'_, '_>) -> Option<Response
     {
         response.extensions_mut().insert(reason);
     }
+    let mut framing = Framing::default();
     let fields = response.headers_mut();
     fields.reserve(head.headers.len());
     for field in &*head.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?;
-        fields.append(name, value);
+        if framing.note(&name, &value) {
+            fields.append(name, value);
+        }
     }
-    Some(response)
+    if framing.chunked && framing.length.is_some() {
+        framing.refused = Some("the server's answer has a Content-Length beside a Transfer-Encoding");
+    } else if framing.chunked && response.version() == Version::HTTP_10 {
+        framing.refused = Some("the server's HTTP/1.0 has a Transfer-Encoding");
+    }
+    Some(Head { response, framing })
 }
 
-/// Whether the server takes another request on the connection (RFC 9112 §9.3).
-pub fn is_persistent(response: &Response<()>) -> bool {
-    let says = |option: &str| {
-        let lists = response.headers().get_all(CONNECTION).iter();
-        lists
-            .filter_map(|list| list.to_str().ok())
-            .flat_map(|list| list.split(','))
-            .any(|named| named.trim().eq_ignore_ascii_case(option))
-    };
-    !says("close") && (response.version() != Version::HTTP_10 || says("keep-alive"))
+impl Framing {
+    /// Takes what a field says; whether it is to be told. The same length said again is said once (RFC 9110 §8.6).
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> bool {
+        if *name == CONTENT_LENGTH {
+            return self.note_length(value);
+        } else if *name == TRANSFER_ENCODING {
+            if self.chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                self.refused = Some("the server's Transfer-Encoding is not chunked");
+            }
+            self.chunked = true;
+        } else if *name == CONNECTION {
+            let options = value.to_str().unwrap_or_default().split(',').map(str::trim);
+            for option in options {
+                self.close |= option.eq_ignore_ascii_case("close");
+                self.keep_alive |= option.eq_ignore_ascii_case("keep-alive");
+            }
+        }
+        true
+    }
+
+    fn note_length(&mut self, value: &HeaderValue) -> bool {
+        let digits = value.as_bytes();
+        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        let length = value.to_str().ok().filter(|_| is_number);
+        let Some(length) = length.and_then(|digits| digits.parse().ok()) else {
+            self.refused = Some("the server's Content-Length is no number");
+            return true;
+        };
+        let before = self.length.replace(length);
+        if before.is_some_and(|before| before != length) {
+            self.refused = Some("the server's answer has two different Content-Lengths");
+        }
+        before.is_none()
+    }
+}
+
+impl Head {
+    /// # Errors
+    /// The answer can be read in two ways.
+    pub fn check(&self) -> Result<(), Error> {
+        self.framing
+            .refused
+            .map_or(Ok(()), |why| Err(Error::Malformed(why)))
+    }
+
+    /// Whether the server takes another request on the connection (RFC 9112 §9.3).
+    pub fn is_persistent(&self) -> bool {
+        let Framing {
+            close, keep_alive, ..
+        } = self.framing;
+        !close && (self.response.version() != Version::HTTP_10 || keep_alive)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn whole(bytes: &str) -> (Result<Option<Response<()>>, Error>, Bytes) {
+    fn whole(bytes: &str) -> (Result<Option<Head>, Error>, Bytes) {
         let mut bytes = Bytes::copy_from_slice(bytes.as_bytes());
         (take(&mut bytes, 0), bytes)
     }
 
     fn persistent(bytes: &str) -> bool {
-        is_persistent(&whole(bytes).0.unwrap().unwrap())
+        whole(bytes).0.unwrap().unwrap().is_persistent()
     }
 
     #[test]
@@ -121,7 +194,7 @@ mod tests {
                     break;
                 }
             }
-            let head = found.unwrap();
+            let head = found.unwrap().response;
             assert_eq!((head.status().as_u16(), head.headers().len()), (404, 3));
             assert_eq!(head.headers()["link"], "</a>");
             assert_eq!(
@@ -158,5 +231,35 @@ mod tests {
         assert!(!persistent("HTTP/1.1 200 OK\r\nconnection: a, Close\r\n\r\n"));
         assert!(!persistent("HTTP/1.0 200 OK\r\n\r\n"));
         assert!(persistent("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n"));
+    }
+
+    /// How many fields are told of an answer that has these, or why it is refused.
+    fn told(fields: &[&str]) -> Result<usize, String> {
+        let head = format!("HTTP/1.1 200 OK\r\n{}\r\n\r\n", fields.join("\r\n"));
+        let head = whole(&head).0.unwrap().unwrap();
+        head.check().map_err(|error| error.to_string())?;
+        Ok(head.response.headers().len())
+    }
+
+    #[test]
+    fn an_answer_with_two_ends_is_refused() {
+        assert_eq!(told(&["content-length: 5"]), Ok(1));
+        assert_eq!(told(&["content-length: 5", "content-length: 5"]), Ok(1));
+        assert_eq!(told(&["transfer-encoding: Chunked"]), Ok(1));
+        for fields in [
+            ["content-length: 5", "transfer-encoding: chunked"],
+            ["transfer-encoding: chunked", "content-length: 5"],
+            ["transfer-encoding: chunked", "transfer-encoding: chunked"],
+            ["transfer-encoding: gzip, chunked", "x:"],
+            ["transfer-encoding: identity", "x:"],
+            ["content-length: 5, 5", "x:"],
+            ["content-length: +5", "x:"],
+            ["content-length:", "x:"],
+            ["content-length: 99999999999999999999", "x:"],
+            ["content-length: 5", "content-length: 6"],
+            ["content-length: 5", "content-length: 05x"],
+        ] {
+            assert!(told(&fields).is_err(), "{fields:?}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::{self, Body};
-use crate::http::http1::answer;
+use crate::http::http1::client::head::Head;
 use crate::http::http1::client::send::Sending;
 use crate::http::http1::head::refusal_in;
 use crate::http::interim::Interims;
@@ -139,19 +139,20 @@ impl Http1 {
     fn answered(
         self,
         method: &Method,
-        mut response: Response<()>,
+        head: Head,
         home: Option<Arc<dyn Home>>,
     ) -> Result<Response<Body>, Unanswered> {
-        answer::check(&mut response).map_err(Unanswered::Refused)?;
-        let status = response.status();
+        head.check().map_err(Unanswered::Broken)?;
+        let status = head.response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (method == Method::CONNECT && status.is_success()) {
+            let mut response = head.response.map(|()| Body::Empty);
             response.extensions_mut().insert(self.switched()?);
-            return Ok(response.map(|()| Body::Empty));
+            return Ok(response);
         }
-        let content = Content::of(method, &response).map_err(Unanswered::Broken)?;
-        let home = home.filter(|_| head::is_persistent(&response));
-        let reading = Reading::new(self, content, home);
-        Ok(response.map(|()| reading.into_body()))
+        let content = Content::of(method, &head);
+        let home = home.filter(|_| head.is_persistent());
+        let body = Reading::new(self, content, home).into_body();
+        Ok(head.response.map(|()| body))
     }
 
     /// The connection itself; what has been read behind the answer is put back in front.
@@ -177,17 +178,17 @@ impl Connection {
         cx: &mut Context<'_>,
         request: &mut Request<Body>,
         interims: &Interims,
-    ) -> Poll<Result<Response<()>, Unanswered>> {
+    ) -> Poll<Result<Head, Unanswered>> {
         if let Poll::Ready(Err(error)) = self.sending.poll(cx, &mut self.io) {
             return Poll::Ready(Err(self.unsent(request, error)));
         }
         loop {
             let head = ready!(self.poll_head(cx)).map_err(|error| self.unsent(request, error))?;
-            let status = head.status();
+            let status = head.response.status();
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Ok(head));
             }
-            interims.pass(head).map_err(Unanswered::Refused)?;
+            interims.pass(head.response).map_err(Unanswered::Refused)?;
         }
     }
 
@@ -203,7 +204,7 @@ impl Connection {
         }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Error>> {
         loop {
             if let Some(head) = head::take(&mut self.held, self.searched)? {
                 self.searched = 0;
