@@ -367,7 +367,7 @@ impl Answered {
         mut searched: usize,
     ) -> Result<(), http1::client::Error> {
         while content.is_none() && !bytes.is_empty() {
-            let Some(head) = head::take(bytes, searched)? else {
+            let Some(head) = head::take(bytes, searched, &mut HeaderMap::new())? else {
                 return Ok(());
             };
             searched = 0;

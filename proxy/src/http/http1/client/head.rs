@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use memchr::memchr;
 
@@ -40,11 +40,12 @@ pub struct Framing {
 }
 
 /// Takes a head from the front of what a server has said, if it is whole. Empty lines may precede it. The
-/// first `searched` bytes have been looked at before: so a head in many pieces is not read as often.
+/// first `searched` bytes have been looked at before: so a head in many pieces is not read as often. Its fields take the
+/// place of those in `spare`, which nobody needs any more.
 ///
 /// # Errors
 /// It is no HTTP, or too long.
-pub fn take(bytes: &mut Bytes, searched: usize) -> Result<Option<Head>, Error> {
+pub fn take(bytes: &mut Bytes, searched: usize, spare: &mut HeaderMap) -> Result<Option<Head>, Error> {
     let line_ended = searched == 0 || memchr(b'\n', &bytes[searched..]).is_some();
     if !line_ended {
         return within_bounds(bytes).map(|()| None);
@@ -55,7 +56,7 @@ pub fn take(bytes: &mut Bytes, searched: usize) -> Result<Option<Head>, Error> {
     let parsed = config.parse_response_with_uninit_headers(&mut head, bytes, &mut fields);
     match parsed {
         Ok(httparse::Status::Complete(end)) => {
-            let head = read(bytes, &head).ok_or(NO_HTTP)?;
+            let head = read(bytes, &head, std::mem::take(spare)).ok_or(NO_HTTP)?;
             bytes.advance(end);
             Ok(Some(head))
         }
@@ -83,7 +84,7 @@ fn within_bounds(bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Its values are parts of `bytes`, not copies.
-fn read(bytes: &Bytes, head: &httparse::Response<'_, '_>) -> Option<Head> {
+fn read(bytes: &Bytes, head: &httparse::Response<'_, '_>, mut fields: HeaderMap) -> Option<Head> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.code?).ok()?;
     *response.version_mut() = match head.version? {
@@ -97,7 +98,7 @@ fn read(bytes: &Bytes, head: &httparse::Response<'_, '_>) -> Option<Head> {
         response.extensions_mut().insert(reason);
     }
     let mut framing = Framing::default();
-    let fields = response.headers_mut();
+    fields.clear();
     fields.reserve(head.headers.len());
     for field in &*head.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
@@ -106,6 +107,7 @@ fn read(bytes: &Bytes, head: &httparse::Response<'_, '_>) -> Option<Head> {
             fields.append(name, value);
         }
     }
+    *response.headers_mut() = fields;
     if framing.chunked && framing.length.is_some() {
         framing.refused = Some("the server's answer has a Content-Length beside a Transfer-Encoding");
     } else if framing.chunked && response.version() == Version::HTTP_10 {
@@ -174,7 +176,7 @@ mod tests {
 
     fn whole(bytes: &str) -> (Result<Option<Head>, Error>, Bytes) {
         let mut bytes = Bytes::copy_from_slice(bytes.as_bytes());
-        (take(&mut bytes, 0), bytes)
+        (take(&mut bytes, 0, &mut HeaderMap::new()), bytes)
     }
 
     fn persistent(bytes: &str) -> bool {
@@ -188,7 +190,7 @@ mod tests {
             let (mut bytes, mut searched, mut found) = (Bytes::new(), 0, None);
             for end in (size..=said.len()).step_by(size) {
                 bytes = Bytes::copy_from_slice(&said.as_bytes()[..end]);
-                found = take(&mut bytes, searched).unwrap();
+                found = take(&mut bytes, searched, &mut HeaderMap::new()).unwrap();
                 searched = bytes.len();
                 if found.is_some() {
                     break;

@@ -1,5 +1,5 @@
 //! HTTP/1 to a server. Whoever waits for an answer drives the connection: its request goes out and its answer comes in
-//! within one task, with no channel and no wake-up in between. At rest a connection is a socket and nothing else.
+//! within one task, with no channel and no wake-up in between. At rest a connection is a socket and little else.
 
 pub mod content;
 pub mod head;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::error::{Fault, Kind, Side};
@@ -112,7 +112,8 @@ impl Http1 {
             return Err(Unanswered::Unsent);
         }
         let connection = &mut *self.0;
-        connection.sending = Sending::new(request).map_err(Unanswered::Broken)?;
+        let sending = std::mem::take(&mut connection.sending).next(request);
+        connection.sending = sending.map_err(Unanswered::Broken)?;
         let head = poll_fn(|cx| connection.poll_answer(cx, request, interims)).await?;
         self.answered(request.method(), head, home)
     }
@@ -183,7 +184,8 @@ impl Connection {
             return Poll::Ready(Err(self.unsent(request, error)));
         }
         loop {
-            let head = ready!(self.poll_head(cx)).map_err(|error| self.unsent(request, error))?;
+            let head = ready!(self.poll_head(cx, request.headers_mut()));
+            let head = head.map_err(|error| self.unsent(request, error))?;
             let status = head.response.status();
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Ok(head));
@@ -204,9 +206,10 @@ impl Connection {
         }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Error>> {
+    /// `spare` are the fields of the request, which has been sent when there is an answer.
+    fn poll_head(&mut self, cx: &mut Context<'_>, spare: &mut HeaderMap) -> Poll<Result<Head, Error>> {
         loop {
-            if let Some(head) = head::take(&mut self.held, self.searched)? {
+            if let Some(head) = head::take(&mut self.held, self.searched, spare)? {
                 self.searched = 0;
                 return Poll::Ready(Ok(head));
             }

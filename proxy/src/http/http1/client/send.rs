@@ -1,11 +1,11 @@
 //! A request on its way out (RFC 9112 §3, §6).
 
-use std::fmt::Write as _;
-use std::io::{self, IoSlice};
+use std::fmt;
+use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Version};
 use http_body::{Body as _, Frame};
@@ -22,14 +22,18 @@ const SMALL: usize = 4 << 10;
 const FULL: usize = 16 << 10;
 /// What most heads fit into, bytes.
 const HEAD: usize = 512;
+/// Bytes of a buffer that a connection at rest may keep.
+const KEPT: usize = 1 << 10;
 
 /// What is still to be written of a request.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
     body: Body,
     framing: Framing,
-    /// Encoded; then comes `data`, then `tail`.
-    out: BytesMut,
+    /// Encoded, and how much of it has been written; then comes `data`, then `tail`. A small buffer is kept for the next
+    /// request.
+    out: Vec<u8>,
+    written: usize,
     data: Bytes,
     tail: &'static [u8],
     stage: Stage,
@@ -63,10 +67,11 @@ enum Stage {
 }
 
 impl Sending {
-    /// A request to be sent, whose body is taken.
-    pub(super) fn new(request: &mut Request<Body>) -> Result<Self, Error> {
+    /// A request to be sent behind this one, which is complete. Its body is taken.
+    pub(super) fn next(self, request: &mut Request<Body>) -> Result<Self, Error> {
         let framing = framing(request)?;
-        let mut out = BytesMut::with_capacity(HEAD);
+        let mut out = self.out;
+        out.reserve(HEAD);
         write_head(&mut out, request, framing);
         let (body, stage) = match framing {
             Framing::Empty => (Body::Empty, Stage::Ended),
@@ -76,11 +81,8 @@ impl Sending {
             body,
             framing,
             out,
-            data: Bytes::new(),
-            tail: b"",
             stage,
-            touched: false,
-            broken: None,
+            ..Self::default()
         })
     }
 
@@ -98,7 +100,7 @@ impl Sending {
         }
         match ready!(self.poll_out(cx, io))? {
             Ok(()) if self.stage == Stage::Ended => {
-                *self = Self::default(); // gives the buffer back
+                self.complete();
                 Poll::Ready(Ok(()))
             }
             Ok(()) => Poll::Pending,
@@ -113,6 +115,16 @@ impl Sending {
                 Poll::Pending
             }
         }
+    }
+
+    fn complete(&mut self) {
+        let small = |out: &Vec<u8>| out.capacity() <= KEPT;
+        *self = Self {
+            out: Some(std::mem::take(&mut self.out))
+                .filter(small)
+                .unwrap_or_default(),
+            ..Self::default()
+        };
     }
 
     /// Whether the server has got all.
@@ -190,7 +202,8 @@ impl Sending {
     fn announce(&mut self, bytes: usize) -> Result<(), Error> {
         match &mut self.framing {
             Framing::Length(left) => *left = left.checked_sub(bytes as u64).ok_or(Error::Length)?,
-            Framing::Chunked => write_size(&mut self.out, bytes),
+            // The line before a chunk (RFC 9112 §7.1).
+            Framing::Chunked => write_text(&mut self.out, format_args!("{bytes:X}\r\n")),
             Framing::Empty => return Err(Error::Length),
         }
         Ok(())
@@ -215,12 +228,12 @@ impl Sending {
     }
 
     fn is_written(&self) -> bool {
-        self.out.is_empty() && self.data.is_empty() && self.tail.is_empty()
+        self.written == self.out.len() && self.data.is_empty() && self.tail.is_empty()
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<io::Result<()>> {
         while !self.is_written() {
-            let slices = [&self.out[..], &self.data[..], self.tail].map(IoSlice::new);
+            let slices = [&self.out[self.written..], &self.data[..], self.tail].map(IoSlice::new);
             let from = slices.iter().take_while(|slice| slice.is_empty()).count();
             let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices[from..]))?;
             if written == 0 {
@@ -233,8 +246,12 @@ impl Sending {
     }
 
     fn advance(&mut self, written: usize) {
-        let here = written.min(self.out.len());
-        self.out.advance(here);
+        let here = written.min(self.out.len() - self.written);
+        self.written += here;
+        if self.written == self.out.len() {
+            self.written = 0;
+            self.out.clear();
+        }
         let written = written - here;
         let here = written.min(self.data.len());
         self.data.advance(here);
@@ -272,14 +289,14 @@ fn framing(request: &Request<Body>) -> Result<Framing, Error> {
     }
 }
 
-fn write_head(out: &mut BytesMut, request: &Request<Body>, framing: Framing) {
+fn write_head(out: &mut Vec<u8>, request: &Request<Body>, framing: Framing) {
     out.extend_from_slice(request.method().as_str().as_bytes());
     out.extend_from_slice(b" ");
     let uri = request.uri();
     match (uri.authority(), uri.path_and_query()) {
         (None, Some(path)) => out.extend_from_slice(path.as_str().as_bytes()),
         (Some(authority), None) => out.extend_from_slice(authority.as_str().as_bytes()),
-        _ => out.extend_from_slice(uri.to_string().as_bytes()),
+        _ => write_text(out, format_args!("{uri}")),
     }
     let chunked = matches!(framing, Framing::Chunked);
     // HTTP/1.0 has no chunks; a proxy speaks the version that it has (RFC 9110 §2.5).
@@ -298,8 +315,7 @@ fn write_head(out: &mut BytesMut, request: &Request<Body>, framing: Framing) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The line before a chunk (RFC 9112 §7.1).
-fn write_size(out: &mut BytesMut, bytes: usize) {
-    // It has room for any text, and so says no error.
-    let _written = write!(out, "{bytes:X}\r\n");
+fn write_text(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    // It grows with whatever is written, and so says no error.
+    let _written = out.write_fmt(text);
 }
