@@ -73,15 +73,14 @@ impl Sending {
         let mut out = self.out;
         out.reserve(HEAD);
         write_head(&mut out, request, framing);
-        let (body, stage) = match framing {
-            Framing::Empty => (Body::Empty, Stage::Ended),
-            _ => (std::mem::take(request.body_mut()), Stage::Body),
-        };
         Ok(Self {
-            body,
+            body: std::mem::take(request.body_mut()),
             framing,
             out,
-            stage,
+            stage: match framing {
+                Framing::Empty => Stage::Ended,
+                Framing::Length(_) | Framing::Chunked => Stage::Body,
+            },
             ..Self::default()
         })
     }
@@ -144,7 +143,8 @@ impl Sending {
 
     /// The body, if neither it nor the server has been asked for anything.
     pub(super) fn untouched(&mut self) -> Option<Body> {
-        (!self.touched).then(|| std::mem::take(&mut self.body))
+        let untouched = !self.touched && self.stage != Stage::Complete;
+        untouched.then(|| std::mem::take(&mut self.body))
     }
 
     /// Ready when all is written that the body had to say up to now. What breaks off is the body without, the connection

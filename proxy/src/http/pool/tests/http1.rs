@@ -64,8 +64,9 @@ async fn hello(pool: &Arc<Pool>, version: Version) {
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
 }
 
-/// A server that answers the first request on a connection and takes the second, as if it had not seen it go.
-async fn forgetful() -> SocketAddr {
+/// A server that answers the first request on a connection and takes the second, as if it had not seen it go, and then
+/// ends the connection, or cuts it.
+async fn forgetful(cut: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -77,6 +78,9 @@ async fn forgetful() -> SocketAddr {
                     .await
                     .unwrap();
                 let _second = tcp.read(&mut head).await.unwrap();
+                if cut {
+                    outrigger_sys::reset_on_close(&tcp).unwrap();
+                }
             });
         }
     });
@@ -85,9 +89,8 @@ async fn forgetful() -> SocketAddr {
 
 #[tokio::test]
 async fn a_request_whose_connection_breaks_off_without_an_answer_is_not_sent_again() {
-    let addr = forgetful().await;
-    for method in ["GET", "DELETE"] {
-        let pool = pool(addr);
+    for (method, cut) in [("GET", false), ("DELETE", false), ("GET", true), ("DELETE", true)] {
+        let pool = pool(forgetful(cut).await);
         hello(&pool, Version::HTTP_11).await;
         assert_eq!(pool.idle(), 1);
         let mut request = get(Version::HTTP_11);
