@@ -6,7 +6,7 @@ WORKDIR /src
 ENV RUSTFLAGS="-C link-arg=-Wl,-z,pack-relative-relocs"
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --locked --release -p outrigger-proxy -p outrigger-init -p outrigger-controller --bins \
+    make release \
     && mkdir /out && cp target/release/outrigger-proxy target/release/outrigger-init target/release/outrigger /out/
 
 FROM debian:bookworm-slim

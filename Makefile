@@ -14,14 +14,17 @@ GRPC_INTEROP := $(TOOLS)/grpc-interop-client $(TOOLS)/grpc-interop-server
 AUTOBAHN := $(TOOLS)/autobahntestsuite-25.10.1
 GO := PATH="$$PATH:/usr/local/go/bin" GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false" go
 
-# The proxy is built for a named target, so that what builds it is not compiled with its flags.
+# What runs often in the benches, as `make profile` has learnt it. The names in it are those of one toolchain, one Cargo
+# profile and one target, which is always named: so a program that learns and one that has learnt are built alike.
+PROFILE := benches/proxy.profdata
 PGO := target/pgo
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 LLVM = $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin
-GUIDED = $(CARGO) build --locked --quiet -p outrigger-proxy --target $(HOST) --target-dir $(PGO)
+GUIDED = $(CARGO) build --locked --quiet --release -p outrigger-proxy --target $(HOST) --target-dir $(PGO)
+GUIDE = $(if $(filter x86_64-unknown-linux-gnu,$(HOST)),-Cprofile-use=$(abspath $(PROFILE)))
 
 .NOTPARALLEL:
-.PHONY: help try test check lint deny docs-check unit e2e suites fuzz bench release docs audit image setup setup-suites programs root
+.PHONY: help try test check lint deny docs-check unit e2e suites fuzz bench release guided profile docs audit image setup setup-suites programs root
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,26 +52,31 @@ fuzz: ## Every fuzz target for a minute, with libFuzzer (SECONDS=n, TARGET=one o
 	  $(CARGO) +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; \
 	done
 
-bench: root setup ## Measure against the bare pair, HAProxy and nginx, as root (QUICK=1: a few minutes)
-	$(CARGO) build --locked --quiet --profile bench -p outrigger-benches $(PROGRAMS)
+bench: root setup guided ## Measure against the bare pair, HAProxy and nginx, as root (QUICK=1: a few minutes)
+	$(CARGO) build --locked --quiet --profile bench -p outrigger-benches -p outrigger-init -p outrigger-controller --bins
+	cp $(PGO)/$(HOST)/release/outrigger-proxy target/release
 	target/release/bench run $(if $(QUICK),--seconds 1 --repeat 2)
 	target/release/bench greeting
 	target/release/bench growth $(if $(QUICK),--seconds 1 --sizes 1,100)
 	target/release/bench scale $(if $(QUICK),--seconds 1)
 
-release: root setup ## The programs in target/release, the proxy guided by a profile of the benches (17 minutes)
-	rustup component add llvm-tools
-	$(CARGO) build --locked --quiet --profile bench -p outrigger-benches $(PROGRAMS)
-	rm -rf $(PGO)/raw $(PGO)/train
-	mkdir -p $(PGO)/train && mkdir -m 1777 $(PGO)/raw
-	cp $(addprefix target/release/,bench load app outrigger outrigger-init) $(PGO)/train
-	RUSTFLAGS="-Cprofile-generate=$(abspath $(PGO)/raw)" $(GUIDED) --profile bench
-	cp $(PGO)/$(HOST)/release/outrigger-proxy $(PGO)/train
-	$(PGO)/train/bench run --only ours --seconds 1 --repeat 1 --out $(PGO)/train.json
-	$(LLVM)/llvm-profdata merge -o $(PGO)/proxy.profdata $(PGO)/raw
-	RUSTFLAGS="-Cprofile-use=$(abspath $(PGO)/proxy.profdata)" $(GUIDED) --release
+release: guided ## The programs in target/release as the image has them
 	$(CARGO) build --locked --quiet --release -p outrigger-init -p outrigger-controller --bins
 	cp $(PGO)/$(HOST)/release/outrigger-proxy target/release
+
+guided:
+	RUSTFLAGS="$(RUSTFLAGS) $(GUIDE)" $(GUIDED)
+
+profile: root setup ## Learn anew what runs often in the benches (20 minutes): after much has changed, or the toolchain has
+	rustup component add llvm-tools
+	$(CARGO) build --locked --quiet --profile bench -p outrigger-benches -p outrigger-init -p outrigger-controller --bins
+	rm -rf $(PGO)/raw $(PGO)/train
+	mkdir -p $(PGO)/train && mkdir -m 1777 $(PGO)/raw
+	RUSTFLAGS="-Cprofile-generate=$(abspath $(PGO)/raw)" $(GUIDED)
+	cp $(addprefix target/release/,bench load app outrigger outrigger-init) $(PGO)/train
+	cp $(PGO)/$(HOST)/release/outrigger-proxy $(PGO)/train
+	$(PGO)/train/bench run --only ours --seconds 1 --repeat 1 --out $(PGO)/train.json
+	$(LLVM)/llvm-profdata merge --sparse -o $(PROFILE) $(PGO)/raw
 
 docs: ## Rewrite the generated documents
 	UPDATE_DOCS=1 $(CARGO) test --locked -p outrigger-proxy --test configuration --test metrics

@@ -175,6 +175,16 @@ impl Io {
         let _readable = poll_fn(|cx| socket.tcp.poll_read_ready(cx)).await;
     }
 
+    /// Ready when a read may find something, as far as that can be known without one.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.stream {
+            Stream::Plain(socket) if self.prefix.is_empty() && socket.prefix.is_empty() => {
+                socket.tcp.poll_read_ready(cx).map(|_the_next_reads_to_report| ())
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
     /// When it is dropped, the connection ends so that the peer can't take what it has got for all there was: by a reset
     /// (RST), and by no farewell in TLS (RFC 8446 §6.1).
     pub fn cut(&self) {

@@ -12,6 +12,9 @@ const MAX_DIGITS: u8 = 15;
 pub enum Chunks {
     /// In a chunk's size.
     Size { size: u64, digits: u8 },
+    /// In spaces behind it: they may precede an extension (RFC 9112 §7.1.1), and old servers fill the line with them. Who
+    /// allows them [pads](Self::pad).
+    Padding { size: u64, length: u16 },
     /// In what follows it.
     Extension { size: u64, length: u16 },
     /// Behind the CR of that line.
@@ -39,6 +42,15 @@ impl Chunks {
     /// At the first chunk.
     pub fn first() -> Self {
         Self::Size { size: 0, digits: 0 }
+    }
+
+    /// Passes a space by that stands behind a size; how many bytes that was.
+    pub fn pad(&mut self, bytes: &[u8]) -> usize {
+        let (Self::Size { size, digits: 1.. }, Some(b' ' | b'\t')) = (*self, bytes.first()) else {
+            return 0;
+        };
+        *self = Self::Padding { size, length: 1 };
+        1
     }
 
     /// Reads on, up to the line of the last chunk; how many bytes that took.
@@ -85,9 +97,17 @@ impl Chunks {
                 digits: digits + 1,
             },
             (Self::Size { digits: 0, .. }, _) => return framing("a chunk's size is no hexadecimal number"),
-            (Self::Size { size, .. } | Self::Extension { size, .. }, b'\r') => Self::SizeEnd { size },
-            (Self::Size { size, .. }, b';') => Self::Extension { size, length: 0 },
-            (Self::Size { .. }, _) => {
+            (Self::Size { size, .. } | Self::Padding { size, .. } | Self::Extension { size, .. }, b'\r') => {
+                Self::SizeEnd { size }
+            }
+            (Self::Padding { size, length }, b' ' | b'\t') if length < MAX_EXTENSION => Self::Padding {
+                size,
+                length: length + 1,
+            },
+            (Self::Size { size, .. } | Self::Padding { size, .. }, b';') => {
+                Self::Extension { size, length: 0 }
+            }
+            (Self::Size { .. } | Self::Padding { .. }, _) => {
                 return framing("a chunk's size is no hexadecimal number, or too large");
             }
             (

@@ -109,14 +109,7 @@ impl Content {
 /// Reads on in chunks, up to data or the last one's line.
 fn chunk(chunks: &mut Chunks, bytes: &mut Bytes) -> Result<Option<Bytes>, Error> {
     while *chunks != Chunks::Last {
-        // Spaces may precede an extension, and old servers fill the line with them (RFC 9112 §7.1.1).
-        if let (Chunks::Size { size, digits: 1.. }, Some(b' ' | b'\t')) = (&*chunks, bytes.first()) {
-            *chunks = Chunks::Extension {
-                size: *size,
-                length: 0,
-            };
-            bytes.advance(1);
-        }
+        bytes.advance(chunks.pad(bytes));
         match chunks
             .step(bytes)
             .map_err(|refusal| Error::Malformed(refusal.why))?

@@ -22,6 +22,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::task::unconstrained;
 
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::{self, Body};
@@ -125,10 +126,10 @@ impl Http1 {
         read.map(|_closed_or_broken_or_unasked| ())
     }
 
-    /// Whether that is so now.
-    pub fn has_ended(&mut self) -> bool {
-        self.poll_ended(&mut Context::from_waker(Waker::noop()))
-            .is_ready()
+    /// Whether that is so now, however much the task has done in its turn.
+    fn has_ended(&mut self) -> bool {
+        let ended = pin!(unconstrained(poll_fn(|cx| self.poll_ended(cx))));
+        ended.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// Tells the server that this is an end and no accident (RFC 8446 §6.1); if that can't be done at once, it isn't.
@@ -190,6 +191,7 @@ impl Connection {
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                 return Poll::Ready(Ok(head));
             }
+            self.sending.touch();
             interims.pass(head.response).map_err(Unanswered::Refused)?;
         }
     }
@@ -230,6 +232,7 @@ impl Connection {
                 Poll::Ready(Ok(buf.filled().len()))
             });
         }
+        ready!(self.io.poll_readable(cx)); // No buffer for nothing.
         let room = usize::try_from(expected).unwrap_or(usize::MAX).min(MOST);
         let mut read = BytesMut::with_capacity(room);
         let bytes = ready!(pin!(self.io.read_buf(&mut read)).poll(cx))?;

@@ -78,6 +78,17 @@ impl Reading {
         }
     }
 
+    /// The same behind the end of the content, for as long as the server is there.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if let Poll::Ready(sent) = self.poll_sending(cx) {
+            return Poll::Ready(sent);
+        }
+        let Some(connection) = &mut self.connection else {
+            return Poll::Ready(Ok(()));
+        };
+        connection.poll_ended(cx).map(|()| Err(Error::Incomplete))
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.content == Content::Over
     }

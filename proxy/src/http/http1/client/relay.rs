@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
@@ -14,15 +14,18 @@ use crate::http::http1::client::{Error, Reading};
 
 /// The content of such an answer. If it is dropped before its end, the connection is closed.
 #[derive(Debug)]
-pub struct Relayed(mpsc::Receiver<Result<Frame<Bytes>, Error>>);
+pub struct Relayed {
+    frames: mpsc::Receiver<Next>,
+    over: bool,
+}
 
-type Frames = mpsc::Sender<Result<Frame<Bytes>, Error>>;
+/// A frame, why there is none, or the end. Without one of the last two the task was lost.
+type Next = Option<Result<Frame<Bytes>, Error>>;
 
-#[cfg(test)]
 impl Relayed {
-    /// What a test says.
-    pub(super) fn of(frames: mpsc::Receiver<Result<Frame<Bytes>, Error>>) -> Self {
-        Self(frames)
+    /// What a task says.
+    pub(super) fn of(frames: mpsc::Receiver<Next>) -> Self {
+        Self { frames, over: false }
     }
 }
 
@@ -35,22 +38,22 @@ pub(super) fn start(reading: Reading) -> Body {
     if is_over {
         Body::Empty
     } else {
-        Body::Relayed(Relayed(relayed))
+        Body::Relayed(Relayed::of(relayed))
     }
 }
 
-async fn carry_on(mut reading: Reading, frames: Frames) {
+async fn carry_on(mut reading: Reading, frames: mpsc::Sender<Next>) {
     match relay(&mut reading, &frames).await {
         Ok(Relay::Over) => {}
         // Nobody wants the rest of the answer, so nobody sends the rest of the request.
         Ok(Relay::Unwanted) => return,
         Err(error) => {
-            let _unwanted = frames.send(Err(error)).await;
+            let _unwanted = frames.send(Some(Err(error))).await;
             return;
         }
     }
     drop(frames);
-    match poll_fn(|cx| reading.poll_sending(cx)).await {
+    match poll_fn(|cx| reading.poll_rest(cx)).await {
         Ok(()) => reading.finish(),
         Err(error) => tracing::debug!(%error, "a request was not sent to its end"),
     }
@@ -62,7 +65,7 @@ enum Relay {
     Unwanted,
 }
 
-async fn relay(reading: &mut Reading, frames: &Frames) -> Result<Relay, Error> {
+async fn relay(reading: &mut Reading, frames: &mpsc::Sender<Next>) -> Result<Relay, Error> {
     while !reading.is_over() {
         let next = poll_fn(|cx| match reading.poll_sending(cx)? {
             Poll::Ready(()) | Poll::Pending => reading.poll_next(cx),
@@ -72,10 +75,12 @@ async fn relay(reading: &mut Reading, frames: &Frames) -> Result<Relay, Error> {
             () = frames.closed() => return Ok(Relay::Unwanted),
         };
         let Some(frame) = frame else { break };
-        if sending(reading, frames.send(Ok(frame))).await?.is_err() {
+        if sending(reading, frames.send(Some(Ok(frame)))).await?.is_err() {
             return Ok(Relay::Unwanted);
         }
     }
+    // Whoever has read it to the end may ask no more.
+    let _unwanted = sending(reading, frames.send(None)).await?;
     Ok(Relay::Over)
 }
 
@@ -96,7 +101,11 @@ impl HttpBody for Relayed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        let frame = self.0.poll_recv(cx);
-        frame.map(|frame| frame.map(|frame| frame.map_err(body::Error::from)))
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let next = ready!(self.frames.poll_recv(cx)).unwrap_or(Some(Err(Error::Incomplete)));
+        self.over = !matches!(next, Some(Ok(_)));
+        Poll::Ready(next.map(|frame| frame.map_err(body::Error::from)))
     }
 }

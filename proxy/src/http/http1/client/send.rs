@@ -141,6 +141,11 @@ impl Sending {
         self.broken.take()
     }
 
+    /// The server has said something, and so may have got something.
+    pub(super) fn touch(&mut self) {
+        self.touched = true;
+    }
+
     /// The body, if neither it nor the server has been asked for anything.
     pub(super) fn untouched(&mut self) -> Option<Body> {
         let untouched = !self.touched && self.stage != Stage::Complete;
@@ -163,7 +168,9 @@ impl Sending {
 
     /// Asks the body for as much as is written at a time.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        while self.stage == Stage::Body && self.data.is_empty() && self.out.len() < FULL {
+        let has_room =
+            |sending: &Self| sending.data.is_empty() && sending.tail.is_empty() && sending.out.len() < FULL;
+        while self.stage == Stage::Body && has_room(self) {
             self.touched = true;
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 break;
@@ -294,7 +301,12 @@ fn write_head(out: &mut Vec<u8>, request: &Request<Body>, framing: Framing) {
     out.extend_from_slice(b" ");
     let uri = request.uri();
     match (uri.authority(), uri.path_and_query()) {
-        (None, Some(path)) => out.extend_from_slice(path.as_str().as_bytes()),
+        (None, Some(path)) => {
+            if path.as_str().starts_with('?') {
+                out.push(b'/');
+            }
+            out.extend_from_slice(path.as_str().as_bytes());
+        }
         (Some(authority), None) => out.extend_from_slice(authority.as_str().as_bytes()),
         _ => write_text(out, format_args!("{uri}")),
     }

@@ -231,7 +231,7 @@ async fn a_body_of_another_length_than_its_head_says_never_makes_another_request
 }
 
 /// A request whose body goes on for as long as the test likes.
-fn upload() -> (Request<Body>, mpsc::Sender<Result<Frame<Bytes>, Error>>) {
+fn upload() -> (Request<Body>, mpsc::Sender<Option<Result<Frame<Bytes>, Error>>>) {
     let (frames, body) = mpsc::channel(1);
     (request("POST", Body::Relayed(Relayed::of(body))), frames)
 }
@@ -256,12 +256,12 @@ async fn a_request_goes_on_behind_an_early_answer_whoever_reads_that() {
         };
         for _ in 0..3 {
             frames
-                .send(Ok(Frame::data(Bytes::from_static(b"more"))))
+                .send(Some(Ok(Frame::data(Bytes::from_static(b"more")))))
                 .await
                 .unwrap();
             hears(&mut exchange.server, "4\r\nmore\r\n").await;
         }
-        drop(frames);
+        frames.send(None).await.unwrap();
         hears(&mut exchange.server, "0\r\n\r\n").await;
         if let Some(body) = body {
             assert_eq!(body.collect().await.unwrap().to_bytes(), "ok");
@@ -299,7 +299,7 @@ async fn a_request_that_breaks_off_behind_an_early_answer_breaks_that_off() {
         .await
         .unwrap();
     let answer = exchange.answer.await.unwrap().unwrap();
-    frames.send(Err(Error::Incomplete)).await.unwrap();
+    frames.send(Some(Err(Error::Incomplete))).await.unwrap();
     assert!(answer.into_body().collect().await.is_err());
     assert!(exchange.home.recv().await.is_none());
 }
@@ -313,10 +313,55 @@ async fn a_server_that_takes_no_more_may_still_have_answered() {
     exchange.server.write_all(refusal).await.unwrap();
     drop(exchange.server);
     frames
-        .try_send(Ok(Frame::data(Bytes::from_static(b"more"))))
+        .try_send(Some(Ok(Frame::data(Bytes::from_static(b"more")))))
         .unwrap();
     let answer = exchange.answer.await.unwrap().unwrap();
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
     assert!(exchange.home.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_chunk_ends_where_it_should_wherever_the_server_stops_reading() {
+    let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("1"))]);
+    let large = || Bytes::from(vec![b'x'; 5_000]);
+    let chunk = format!("1388\r\n{}\r\n", "x".repeat(5_000));
+    let sent = [CHUNKED_HEAD, &chunk, &chunk, "0\r\nx-sum: 1\r\n\r\n"].concat();
+    for end in [0, 1, 2] {
+        let body = Body::Frames(Frames::new([large(), large()], Some(trailers.clone())));
+        let room = CHUNKED_HEAD.len() + "1388\r\n".len() + 5_000 + end;
+        let mut exchange = exchange(request("POST", body), room);
+        hears(&mut exchange.server, &sent).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_stops_behind_an_early_answer_is_left_when_the_server_ends() {
+    let (request, frames) = upload();
+    let mut exchange = exchange(request, 64 << 10);
+    hears(&mut exchange.server, CHUNKED_HEAD).await;
+    exchange.server.write_all(EARLY.as_bytes()).await.unwrap();
+    let answer = exchange.answer.await.unwrap().unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+    assert!(!frames.is_closed());
+    drop(exchange.server);
+    frames.closed().await;
+    assert!(exchange.home.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_target_without_a_path_gets_one() {
+    let mut request = request("GET", Body::Empty);
+    let absolute: http::Uri = "http://web?x=1".parse().unwrap();
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = absolute.path_and_query().cloned();
+    *request.uri_mut() = http::Uri::from_parts(parts).unwrap();
+    let mut exchange = exchange(request, 64 << 10);
+    hears(&mut exchange.server, "GET /?x=1 HTTP/1.1\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn an_answer_whose_task_is_lost_is_no_whole_one() {
+    let (_, frames) = mpsc::channel(1);
+    assert!(Body::Relayed(Relayed::of(frames)).collect().await.is_err());
 }
