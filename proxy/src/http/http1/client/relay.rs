@@ -20,7 +20,7 @@ pub struct Relayed {
 }
 
 /// A frame, why there is none, or the end. Without one of the last two the task was lost.
-type Next = Option<Result<Frame<Bytes>, Error>>;
+pub(super) type Next = Option<Result<Frame<Bytes>, Error>>;
 
 impl Relayed {
     /// What a task says.

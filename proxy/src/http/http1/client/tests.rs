@@ -231,7 +231,7 @@ async fn a_body_of_another_length_than_its_head_says_never_makes_another_request
 }
 
 /// A request whose body goes on for as long as the test likes.
-fn upload() -> (Request<Body>, mpsc::Sender<Option<Result<Frame<Bytes>, Error>>>) {
+fn upload() -> (Request<Body>, mpsc::Sender<relay::Next>) {
     let (frames, body) = mpsc::channel(1);
     (request("POST", Body::Relayed(Relayed::of(body))), frames)
 }
