@@ -15,13 +15,16 @@ AUTOBAHN := $(TOOLS)/autobahntestsuite-25.10.1
 GO := PATH="$$PATH:/usr/local/go/bin" GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false" go
 
 # What runs often in the benches, as `make profile` has learnt it. The names in it are those of one toolchain, one Cargo
-# profile and one target, which is always named: so a program that learns and one that has learnt are built alike.
-PROFILE := benches/proxy.profdata
+# profile and one target, which is always named: so a program that learns and one that has learnt are built alike. It holds
+# what never runs too, or that would not be built to be small.
+PROFILE := benches/proxy.profdata.xz
 PGO := target/pgo
+# Another one has another name, or Cargo would not build anew.
+LEARNT = $(abspath $(PGO))/$(shell sha256sum $(PROFILE) | cut -c1-12).profdata
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 LLVM = $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/bin
 GUIDED = $(CARGO) build --locked --quiet --release -p outrigger-proxy --target $(HOST) --target-dir $(PGO)
-GUIDE = $(if $(filter x86_64-unknown-linux-gnu,$(HOST)),-Cprofile-use=$(abspath $(PROFILE)))
+GUIDE = $(if $(filter x86_64-unknown-linux-gnu,$(HOST)),-Cprofile-use=$(LEARNT))
 
 .NOTPARALLEL:
 .PHONY: help try test check lint deny docs-check unit e2e suites fuzz bench release guided profile docs audit image setup setup-suites programs root
@@ -64,8 +67,11 @@ release: guided ## The programs in target/release as the image has them
 	$(CARGO) build --locked --quiet --release -p outrigger-init -p outrigger-controller --bins
 	cp $(PGO)/$(HOST)/release/outrigger-proxy target/release
 
-guided:
+guided: $(LEARNT)
 	RUSTFLAGS="$(RUSTFLAGS) $(GUIDE)" $(GUIDED)
+
+$(LEARNT): $(PROFILE)
+	mkdir -p $(@D) && xz -dc $< > $@.new && mv $@.new $@
 
 profile: root setup ## Learn anew what runs often in the benches (20 minutes): after much has changed, or the toolchain has
 	rustup component add llvm-tools
@@ -76,7 +82,8 @@ profile: root setup ## Learn anew what runs often in the benches (20 minutes): a
 	cp $(addprefix target/release/,bench load app outrigger outrigger-init) $(PGO)/train
 	cp $(PGO)/$(HOST)/release/outrigger-proxy $(PGO)/train
 	$(PGO)/train/bench run --only ours --seconds 1 --repeat 1 --out $(PGO)/train.json
-	$(LLVM)/llvm-profdata merge --sparse -o $(PROFILE) $(PGO)/raw
+	$(LLVM)/llvm-profdata merge -o $(PGO)/all.profdata $(PGO)/raw
+	xz -9e -c $(PGO)/all.profdata > $(PROFILE)
 
 docs: ## Rewrite the generated documents
 	UPDATE_DOCS=1 $(CARGO) test --locked -p outrigger-proxy --test configuration --test metrics
