@@ -14,6 +14,7 @@ wanted='
     setpriv:util-linux
     curl:curl
     openssl:openssl
+    xz:xz-utils
     tcpdump:tcpdump
     nginx:nginx-light
     mariadbd:mariadb-server
