@@ -58,7 +58,7 @@ pub enum Error {
     #[error("the connection broke off")]
     Connection(#[from] hyper::Error),
     /// The exchange with a server over HTTP/1 did.
-    #[error("{0}")]
+    #[error(transparent)]
     Exchange(#[from] client::Error),
     /// Its HTTP/2 stream or connection did.
     #[error("the HTTP/2 stream broke off")]

@@ -239,69 +239,68 @@ fn upload() -> (Request<Body>, mpsc::Sender<relay::Next>) {
 const CHUNKED_HEAD: &str = "POST /a?b HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
 const EARLY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
+/// A request that goes on though the server has said this: its frames, the server's end, the answer's body, and where the
+/// connection comes home.
+async fn early(
+    said: &str,
+) -> (
+    mpsc::Sender<relay::Next>,
+    DuplexStream,
+    Body,
+    mpsc::Receiver<Http1>,
+) {
+    let (request, frames) = upload();
+    let mut exchange = exchange(request, 64 << 10);
+    hears(&mut exchange.server, CHUNKED_HEAD).await;
+    exchange.server.write_all(said.as_bytes()).await.unwrap();
+    let answer = exchange.answer.await.unwrap().unwrap();
+    (frames, exchange.server, answer.into_body(), exchange.home)
+}
+
 #[tokio::test]
 async fn a_request_goes_on_behind_an_early_answer_whoever_reads_that() {
-    for read in [true, false] {
-        let (request, frames) = upload();
-        let mut exchange = exchange(request, 64 << 10);
-        hears(&mut exchange.server, CHUNKED_HEAD).await;
-        exchange.server.write_all(EARLY.as_bytes()).await.unwrap();
-        let answer = exchange.answer.await.unwrap().unwrap();
-        let body = match read {
-            true => {
-                assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
-                None
-            }
-            false => Some(answer.into_body()),
-        };
-        for _ in 0..3 {
-            frames
-                .send(Some(Ok(Frame::data(Bytes::from_static(b"more")))))
-                .await
-                .unwrap();
-            hears(&mut exchange.server, "4\r\nmore\r\n").await;
-        }
-        frames.send(None).await.unwrap();
-        hears(&mut exchange.server, "0\r\n\r\n").await;
-        if let Some(body) = body {
+    for read_at_once in [true, false] {
+        let (frames, mut server, body, mut home) = early(EARLY).await;
+        let mut unread = Some(body);
+        if read_at_once && let Some(body) = unread.take() {
             assert_eq!(body.collect().await.unwrap().to_bytes(), "ok");
         }
-        assert!(exchange.home.recv().await.is_some());
+        for _ in 0..3 {
+            let more = Frame::data(Bytes::from_static(b"more"));
+            frames.send(Some(Ok(more))).await.unwrap();
+            hears(&mut server, "4\r\nmore\r\n").await;
+        }
+        frames.send(None).await.unwrap();
+        hears(&mut server, "0\r\n\r\n").await;
+        if let Some(body) = unread {
+            assert_eq!(body.collect().await.unwrap().to_bytes(), "ok");
+        }
+        assert!(home.recv().await.is_some());
     }
+}
+
+/// The same, not whole.
+fn cut_short() -> &'static str {
+    &EARLY[..EARLY.len() - 1]
 }
 
 #[tokio::test]
 async fn nobody_sends_on_for_an_early_answer_that_nobody_wants() {
-    let (request, frames) = upload();
-    let mut exchange = exchange(request, 64 << 10);
-    hears(&mut exchange.server, CHUNKED_HEAD).await;
-    exchange
-        .server
-        .write_all(&EARLY.as_bytes()[..EARLY.len() - 1])
-        .await
-        .unwrap();
-    drop(exchange.answer.await.unwrap().unwrap());
+    let (frames, mut server, body, mut home) = early(cut_short()).await;
+    drop(body);
     let mut rest = String::new();
-    exchange.server.read_to_string(&mut rest).await.unwrap();
+    server.read_to_string(&mut rest).await.unwrap();
     assert_eq!(rest, "");
     frames.closed().await;
-    assert!(exchange.home.recv().await.is_none());
+    assert!(home.recv().await.is_none());
 }
 
 #[tokio::test]
 async fn a_request_that_breaks_off_behind_an_early_answer_breaks_that_off() {
-    let (request, frames) = upload();
-    let mut exchange = exchange(request, 64 << 10);
-    hears(&mut exchange.server, CHUNKED_HEAD).await;
-    exchange
-        .server
-        .write_all(&EARLY.as_bytes()[..EARLY.len() - 1])
-        .await
-        .unwrap();
-    let answer = exchange.answer.await.unwrap().unwrap();
+    let (frames, _server, body, mut home) = early(cut_short()).await;
     frames.send(Some(Err(Error::Incomplete))).await.unwrap();
-    assert!(answer.into_body().collect().await.is_err());
-    assert!(exchange.home.recv().await.is_none());
+    assert!(body.collect().await.is_err());
+    assert!(home.recv().await.is_none());
 }
 
 #[tokio::test]
@@ -337,16 +336,12 @@ async fn a_chunk_ends_where_it_should_wherever_the_server_stops_reading() {
 
 #[tokio::test]
 async fn a_request_that_stops_behind_an_early_answer_is_left_when_the_server_ends() {
-    let (request, frames) = upload();
-    let mut exchange = exchange(request, 64 << 10);
-    hears(&mut exchange.server, CHUNKED_HEAD).await;
-    exchange.server.write_all(EARLY.as_bytes()).await.unwrap();
-    let answer = exchange.answer.await.unwrap().unwrap();
-    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+    let (frames, server, body, mut home) = early(EARLY).await;
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "ok");
     assert!(!frames.is_closed());
-    drop(exchange.server);
+    drop(server);
     frames.closed().await;
-    assert!(exchange.home.recv().await.is_none());
+    assert!(home.recv().await.is_none());
 }
 
 #[tokio::test]
