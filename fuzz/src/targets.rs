@@ -31,9 +31,9 @@ use outrigger_proxy::config::{Config, HeadLimits};
 use outrigger_proxy::gateway::forwarded;
 use outrigger_proxy::http::h2::frames::{Frames, PREFACE};
 use outrigger_proxy::http::http1;
-use outrigger_proxy::http::http1::client::content::Content;
-use outrigger_proxy::http::http1::client::head;
-use outrigger_proxy::http::http1::gate::Gate;
+use outrigger_proxy::http::http1::client::head as answer_head;
+use outrigger_proxy::http::http1::content::{Content, Sender};
+use outrigger_proxy::http::http1::head::{self, Lines, Refusal};
 use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
 use outrigger_proxy::net::detect::tls::{self as detect_tls, Hello};
 use outrigger_proxy::net::header::{self, Decoded};
@@ -49,7 +49,7 @@ pub const ALL: [Target; 17] = [
     ("http_preface", http_preface),
     ("http2_frames", http2_frames),
     ("http2_connection", http2_connection),
-    ("http1_gate", http1_gate),
+    ("http1_request", http1_request),
     ("http1_answer", http1_answer),
     ("transport_header", transport_header),
     ("identity", identity),
@@ -295,31 +295,64 @@ impl AsyncWrite for Tape {
     }
 }
 
-/// What is let through of HTTP/1, and what is refused, does not depend on the pieces in which it comes.
-pub fn http1_gate(bytes: &[u8]) {
-    const LIMITS: HeadLimits = HeadLimits {
-        max_bytes: 256,
-        max_fields: 8,
-        timeout: None,
-        half_closed: Duration::ZERO,
-        drain_idle: Duration::ZERO,
-    };
-    let run = |size: usize| {
-        let mut bytes = bytes.to_vec();
-        let (mut gate, mut passed, mut end) = (Gate::new(LIMITS), 0, 0);
-        while end < bytes.len() {
-            end = bytes.len().min(end + size);
-            let step = gate.pass(&mut bytes[passed..end]);
-            passed += step.bytes;
-            if step.refused.is_some() {
-                return (step.refused, None, gate.heads());
-            }
+/// What a client has said is the same requests, or refused for the same reason, in whatever pieces it comes.
+pub fn http1_request(bytes: &[u8]) {
+    let whole = asked(bytes, bytes.len().max(1));
+    for size in [1, 3, 64] {
+        assert_eq!(asked(bytes, size), whole, "in pieces of {size}");
+    }
+}
+
+const SMALL_HEADS: HeadLimits = HeadLimits {
+    max_bytes: 256,
+    max_fields: 8,
+    timeout: None,
+    half_closed: Duration::ZERO,
+    drain_idle: Duration::ZERO,
+};
+
+/// The heads of requests with their trailers, and the bodies.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    heads: Vec<String>,
+    content: Vec<u8>,
+    refused: Option<Refusal>,
+}
+
+fn asked(bytes: &[u8], size: usize) -> Asked {
+    let (mut asked, mut held) = (Asked::default(), BytesMut::new());
+    let (mut lines, mut content) = (Lines::head(), Content::Over);
+    for piece in bytes.chunks(size) {
+        held.extend_from_slice(piece);
+        let mut bytes = held.split().freeze();
+        if let Err(refusal) = asked.read(&mut lines, &mut content, &mut bytes) {
+            asked.refused = Some(refusal);
+            break;
         }
-        (None, Some(passed), gate.heads())
-    };
-    let whole = run(bytes.len().max(1));
-    for size in [1, 3] {
-        assert_eq!(run(size), whole);
+        held.extend_from_slice(&bytes);
+    }
+    asked
+}
+
+impl Asked {
+    fn read(&mut self, lines: &mut Lines, content: &mut Content, bytes: &mut Bytes) -> Result<(), Refusal> {
+        loop {
+            while let Some(frame) = content.take(bytes, Sender::Client(&SMALL_HEADS))? {
+                match frame.into_data() {
+                    Ok(data) => self.content.extend_from_slice(&data),
+                    Err(trailers) => self.heads.push(format!("{trailers:?}")),
+                }
+            }
+            if *content != Content::Over {
+                return Ok(());
+            }
+            let Some(head) = head::request(lines, bytes, &SMALL_HEADS)? else {
+                return Ok(());
+            };
+            *lines = Lines::head();
+            *content = Content::from(head.framing);
+            self.heads.push(format!("{head:?}"));
+        }
     }
 }
 
@@ -367,7 +400,7 @@ impl Answered {
         mut searched: usize,
     ) -> Result<(), http1::client::Error> {
         while content.is_none() && !bytes.is_empty() {
-            let Some(head) = head::take(bytes, searched, &mut HeaderMap::new())? else {
+            let Some(head) = answer_head::take(bytes, searched, &mut HeaderMap::new())? else {
                 return Ok(());
             };
             searched = 0;
@@ -379,7 +412,8 @@ impl Answered {
                 .push((head.response.status(), head.response.into_parts().0.headers));
         }
         let Some(content) = content else { return Ok(()) };
-        while let Some(frame) = content.take(bytes)? {
+        let broken = |refusal: Refusal| http1::client::Error::Malformed(refusal.why);
+        while let Some(frame) = content.take(bytes, Sender::Server).map_err(broken)? {
             match frame.into_data() {
                 Ok(data) => self.content.extend_from_slice(&data),
                 Err(frame) => self.trailers = frame.trailers_ref().map_or(0, HeaderMap::len),

@@ -57,15 +57,10 @@ async fn serve_http(gateway: &Arc<Gateway>, passage: Passage, session: Session) 
     let (config, drain) = (&gateway.inbound.config, gateway.inbound.drain.clone());
     let connection = Connection::new(gateway.clone(), arrival, to);
     let closing = connection.client.closing.clone();
-    let requests = connection.clone();
-    let service = move |request, interims| http::request(requests.clone(), request, interims);
+    let service = move |request, interims| http::request(connection.clone(), request, interims);
     match session {
         Session::Http1 => {
-            let served = http1::server::serve(io, service, config.head_limits, closing, drain).await;
-            if let Some(fault) = served.as_ref().err().and_then(http1::server::refused) {
-                connection.client.refused(&fault);
-            }
-            inbound::ended(served);
+            inbound::ended(http1::server::serve(io, service, config.head_limits, closing, drain).await);
         }
         Session::Http2 => {
             let (settings, backlog) = (&config.http2_server, &gateway.inbound.backlog);

@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::error::Late;
 use crate::http::deadline::{Timed, Watched};
 use crate::http::h2::answer::Answer;
 use crate::http::h2::recv::Received;
 use crate::http::http1::client::{self, Reading, Relayed};
+use crate::http::http1::server::{self, Upload};
 use crate::http::measured::Measured;
 use crate::http::peek::Peeked;
 use crate::http::replay;
@@ -27,7 +27,7 @@ pub enum Body {
     /// A few bytes of our own.
     Full(Bytes),
     /// What a client sends over HTTP/1.
-    Incoming(Incoming),
+    Upload(Upload),
     /// What a server answers over HTTP/1.
     Reading(Reading),
     /// The same, from a task.
@@ -54,9 +54,9 @@ pub enum Body {
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its connection did, or what came was no HTTP.
-    #[error("the connection broke off")]
-    Connection(#[from] hyper::Error),
+    /// What a client sends over HTTP/1 did.
+    #[error("the request broke off")]
+    Upload(#[from] server::Error),
     /// The exchange with a server over HTTP/1 did.
     #[error(transparent)]
     Exchange(#[from] client::Error),
@@ -102,12 +102,6 @@ pub struct Tracked<T: Track> {
     begun: bool,
 }
 
-impl From<Incoming> for Body {
-    fn from(body: Incoming) -> Self {
-        Self::Incoming(body)
-    }
-}
-
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = Error;
@@ -124,7 +118,7 @@ impl HttpBody for Body {
                 };
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Error::from),
+            Self::Upload(body) => Pin::new(body).poll_frame(cx),
             Self::Reading(body) => Pin::new(body).poll_frame(cx),
             Self::Relayed(body) => Pin::new(body).poll_frame(cx),
             Self::Received(body) => Pin::new(body).poll_frame(cx),
@@ -143,7 +137,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Incoming(body) => body.is_end_stream(),
+            Self::Upload(body) => body.is_end_stream(),
             Self::Reading(body) => body.is_end_stream(),
             Self::Relayed(body) => body.is_end_stream(),
             Self::Received(body) => body.is_end_stream(),
@@ -162,7 +156,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Incoming(body) => body.size_hint(),
+            Self::Upload(body) => body.size_hint(),
             Self::Reading(body) => body.size_hint(),
             Self::Relayed(body) => body.size_hint(),
             Self::Received(body) => body.size_hint(),

@@ -122,17 +122,18 @@ async fn a_connection_whose_upload_goes_on_after_the_answer_is_not_handed_out() 
     let (addr, mut accepted) = hasty().await;
     let pool = pool(addr);
     let (mut uploader, stream) = connection().await;
-    let forwarding = pool.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let (forwarding, (_drainer, drain)) = (pool.clone(), drain::channel());
+    let service = move |mut request: Request<Body>, interims| {
         let pool = forwarding.clone();
         async move {
-            pool.send(&mut request.map(Body::from), &Interims::default())
-                .await
-                .map_err(|failed| failed.fault)
+            let answer = pool.send(&mut request, &interims).await;
+            let answer = answer.map_err(|failed| failed.fault)?;
+            Ok(answer.map(|body| Tracked::new(body, Untold)))
         }
-    });
-    let server = hyper::server::conn::http1::Builder::new();
-    tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
+    };
+    let io = Io::plain(Socket::new(stream));
+    let server = http1::server::serve(io, service, IMPATIENT, Closing::default(), drain);
+    tokio::spawn(server);
     let upload = b"POST / HTTP/1.1\r\nhost: app\r\ncontent-length: 1000\r\n\r\nand so on";
     uploader.write_all(upload).await.unwrap();
     read_head(&mut uploader).await;

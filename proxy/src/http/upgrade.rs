@@ -3,18 +3,16 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
 use crate::drain::Drain;
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::http1::client::Switched;
-use crate::http::http1::guard::Guard;
+use crate::http::http1::server::Handover;
 use crate::net::copy;
 use crate::net::io::Io;
 
@@ -30,7 +28,7 @@ pub struct Tunnels {
 /// A request that asks for its connection to become a tunnel.
 #[derive(Debug)]
 pub struct Wanted {
-    client: OnUpgrade,
+    client: Option<oneshot::Receiver<Io>>,
     connect: bool,
 }
 
@@ -56,7 +54,10 @@ pub fn clean(request: &mut Request<Body>) -> bool {
 /// Takes the connection of a request that asks for a tunnel.
 pub fn take(request: &mut Request<Body>) -> Wanted {
     Wanted {
-        client: hyper::upgrade::on(&mut *request),
+        client: request
+            .extensions_mut()
+            .remove::<Handover>()
+            .and_then(|handover| handover.take()),
         connect: is_connect(request),
     }
 }
@@ -97,17 +98,14 @@ impl Wanted {
 }
 
 /// Passes bytes on, as a drain waits for it to end. What breaks one side cuts both, as with every opaque connection.
-async fn tunnel(client: OnUpgrade, server: Option<Switched>, tunnels: Tunnels) {
-    let client = match client.await {
-        Ok(client) => of_client(client),
-        Err(error) => {
-            tracing::debug!(%error, "a connection was to become a tunnel, and ended");
-            return;
-        }
-    };
+async fn tunnel(client: Option<oneshot::Receiver<Io>>, server: Option<Switched>, tunnels: Tunnels) {
     let server = server.and_then(|server| server.take());
-    let (Some(mut client), Some(mut server)) = (client, server) else {
+    let (Some(client), Some(mut server)) = (client, server) else {
         tracing::error!("a tunnel is not over connections of ours, and was closed");
+        return;
+    };
+    let Ok(mut client) = client.await else {
+        tracing::debug!("a connection was to become a tunnel, and ended");
         return;
     };
     if let Err(error) = copy::both_ways(&mut client, &mut server, tunnels.half_closed).await {
@@ -115,14 +113,6 @@ async fn tunnel(client: OnUpgrade, server: Option<Switched>, tunnels: Tunnels) {
         client.cut();
         server.cut();
     }
-}
-
-/// The connection that hyper has served, with what it has read ahead put back in front.
-fn of_client(upgraded: Upgraded) -> Option<Io> {
-    let parts = upgraded.downcast::<TokioIo<Guard>>().ok()?;
-    let mut io = parts.io.into_inner().into_io();
-    io.unread(BytesMut::from(&parts.read_buf[..]));
-    Some(io)
 }
 
 /// The protocol that an HTTP/1.1 request wants to change to.

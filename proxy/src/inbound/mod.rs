@@ -193,13 +193,9 @@ async fn greet<T>(
 async fn http1(inbound: &Arc<Inbound>, arrival: Arrival, io: Io) -> Result<(), Fault> {
     let connection = Connection::new(inbound.clone(), arrival);
     let (closing, drain) = (connection.closing.clone(), inbound.drain.clone());
-    let (limits, requests) = (inbound.config.head_limits, connection.clone());
-    let service = move |request, interims| http::request(requests.clone(), request, interims);
-    let served = Box::pin(http1::server::serve(io, service, limits, closing, drain)).await;
-    if let Some(fault) = served.as_ref().err().and_then(http1::server::refused) {
-        connection.refused(&fault);
-    }
-    ended(served);
+    let limits = inbound.config.head_limits;
+    let service = move |request, interims| http::request(connection.clone(), request, interims);
+    ended(Box::pin(http1::server::serve(io, service, limits, closing, drain)).await);
     Ok(())
 }
 

@@ -154,11 +154,7 @@ pub async fn http1(outbound: &Arc<Outbound>, target: Arc<Target>, io: Io) -> Res
     let connection = Connection::new(outbound.clone(), target, closing.clone());
     let limits = outbound.config.head_limits;
     let service = move |request, interims| request_of(&connection, request, interims);
-    let served = Box::pin(http1::server::serve(io, service, limits, closing, drain)).await;
-    if let Some(fault) = served.as_ref().err().and_then(http1::server::refused) {
-        outbound.report.http_error(&fault);
-    }
-    ended(served);
+    ended(Box::pin(http1::server::serve(io, service, limits, closing, drain)).await);
     Ok(())
 }
 

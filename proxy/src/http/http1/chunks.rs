@@ -53,25 +53,11 @@ impl Chunks {
         1
     }
 
-    /// Reads on, up to the line of the last chunk; how many bytes that took.
-    ///
-    /// # Errors
-    /// The bytes are no chunks, or another reader could end them elsewhere.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
-        let mut at = 0;
-        loop {
-            match self.step(&bytes[at..])? {
-                Piece::Line(0) => return Ok(at),
-                Piece::Line(here) | Piece::Data(here) => at += here,
-            }
-        }
-    }
-
     /// Reads one byte on, or all that there is of a chunk's data. Without bytes, and behind the last chunk, there is nothing
     /// to be read.
     ///
     /// # Errors
-    /// As those of [`read`](Self::read).
+    /// The bytes are no chunks, or another reader could end them elsewhere.
     pub fn step(&mut self, bytes: &[u8]) -> Result<Piece, Refusal> {
         let Some(first) = bytes.first().filter(|_| *self != Self::Last) else {
             return Ok(Piece::Line(0));

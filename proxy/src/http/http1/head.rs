@@ -5,11 +5,14 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use memchr::memchr;
 
 use crate::config::HeadLimits;
 use crate::error::{Fault, Kind, Side};
-use crate::http::http1::expect;
+use crate::http::http1::spare;
 
 /// Bytes that are not taken, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub struct Refusal {
 /// How long the body behind a head is (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
-    /// As long as this, bytes; most are empty.
+    /// As long as this, bytes.
     Length(u64),
     /// As long as its chunks.
     Chunked,
@@ -32,37 +35,32 @@ pub enum Framing {
     Empty,
 }
 
-/// What a request's head says about the bytes after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A request's head.
+#[derive(Debug)]
 pub struct Head {
+    /// What it says to all.
+    pub request: Request<()>,
     /// How long its body is.
     pub framing: Framing,
     /// What follows the body may be a tunnel's bytes: only the answer can tell.
     pub tunnel: bool,
+    /// The client will take another answer on the connection (RFC 9112 §9.3).
+    pub persistent: bool,
 }
 
-/// Lines up to an empty one: a request's head, or its trailers. Reads on where it stopped when there are more bytes.
-#[derive(Clone, Copy, Debug)]
+/// The lines of a head, or of trailers, up to an empty one, as they come: where they end, and whether they are lines and
+/// not too many. Goes on where it stopped when there are more bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines {
     trailers: bool,
     /// Where the line begins that is not complete yet.
     line: usize,
     /// Up to where its end has been looked for.
     searched: usize,
-    fields: usize,
-    seen: Seen,
-}
-
-/// What the lines so far have said.
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
     request_line: bool,
-    http10: bool,
-    connect: bool,
-    upgrade: bool,
-    chunked: bool,
-    host: bool,
-    length: Option<u64>,
+    /// It has been looked at by itself.
+    checked: bool,
+    fields: usize,
 }
 
 impl Lines {
@@ -72,8 +70,9 @@ impl Lines {
             trailers: false,
             line: 0,
             searched: 0,
+            request_line: false,
+            checked: false,
             fields: 0,
-            seen: Seen::default(),
         }
     }
 
@@ -85,26 +84,27 @@ impl Lines {
         }
     }
 
-    /// Reads on. `bytes` begins where the lines begin and holds at least what it held before. `Some` is where they end
-    /// and what they said; `None`: the end is not there yet.
+    /// Reads on. `bytes` begins where the lines begin and holds at least what it held before. `Some` is where they end;
+    /// `None`: the end is not there yet.
     ///
     /// # Errors
-    /// The lines are not what RFC 9112 says, can be read in two ways, or exceed the limits.
-    pub fn read(&mut self, bytes: &mut [u8], limits: &HeadLimits) -> Result<Option<(usize, Head)>, Refusal> {
+    /// A line ends in a way that not everybody takes for an end, or they exceed the limits.
+    fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, Refusal> {
         while let Some(at) = memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + at;
             if end >= limits.max_bytes {
                 return Err(self.too_large());
             }
-            let Some((b'\r', line)) = bytes[self.line..end].split_last_mut() else {
+            let Some((b'\r', line)) = bytes[self.line..end].split_last() else {
                 return malformed("a line ends without CR");
             };
             (self.line, self.searched) = (end + 1, end + 1);
-            if !line.is_empty() {
-                self.line(line, limits)?;
-            } else if self.trailers || self.seen.request_line {
-                return Ok(Some((end + 1, self.seen.conclude()?)));
-            } // else one of the empty lines that may precede a request (RFC 9112 §2.2)
+            match line.is_empty() {
+                true if self.trailers || self.request_line => return Ok(Some(end + 1)),
+                true => {} // one of the empty lines that may precede a request (RFC 9112 §2.2)
+                false if self.trailers || self.request_line => self.field(limits)?,
+                false => self.request_line = true,
+            }
         }
         self.searched = bytes.len();
         if bytes.len() > limits.max_bytes {
@@ -115,13 +115,10 @@ impl Lines {
 
     /// Whether something has come that is more than empty lines.
     pub fn begun(&self) -> bool {
-        self.seen.request_line || self.searched > self.line || self.fields > 0
+        self.request_line || self.searched > self.line || self.fields > 0
     }
 
-    fn line(&mut self, line: &mut [u8], limits: &HeadLimits) -> Result<(), Refusal> {
-        if !self.trailers && !self.seen.request_line {
-            return self.seen.request_line(line);
-        }
+    fn field(&mut self, limits: &HeadLimits) -> Result<(), Refusal> {
         self.fields += 1;
         if self.fields > limits.max_fields {
             return Err(Refusal {
@@ -129,11 +126,11 @@ impl Lines {
                 why: "the message has too many header fields",
             });
         }
-        self.seen.field(line, self.trailers)
+        Ok(())
     }
 
     fn too_large(&self) -> Refusal {
-        if self.trailers || self.seen.request_line {
+        if self.trailers || self.request_line {
             Refusal {
                 kind: Kind::HeadersTooLarge,
                 why: "the header fields are too long",
@@ -147,69 +144,171 @@ impl Lines {
     }
 }
 
-impl Seen {
-    /// `method SP target SP version` (RFC 9112 §3), where RFC 9112 §2.3 knows two versions.
-    fn request_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
-        self.request_line = true;
-        let mut parts = line.split(|byte| *byte == b' ');
-        let (method, target, version) = (parts.next(), parts.next(), parts.next());
-        let (Some(method), Some(target), Some(version), None) = (method, target, version, parts.next())
-        else {
-            return malformed("the request line is not method, target and version");
-        };
-        if method.is_empty() || !method.iter().all(|byte| is_tchar(*byte)) {
-            return malformed("the method is no token");
+/// Takes a request's head from the front of what a client has said, once it is whole.
+///
+/// # Errors
+/// It is not what RFC 9112 says, can be read in two ways, or exceeds the limits.
+pub fn request(lines: &mut Lines, bytes: &mut Bytes, limits: &HeadLimits) -> Result<Option<Head>, Refusal> {
+    let Some(end) = lines.read(bytes, limits)? else {
+        // Whoever speaks something else waits for no fields.
+        if lines.request_line && !lines.checked {
+            lines.checked = true;
+            request_line(bytes, &mut each_line(bytes))?;
         }
-        if target.is_empty() || has_control(target) || target.contains(&b'\t') {
-            return malformed("the request's target is empty or has control characters");
-        }
-        self.connect = method == b"CONNECT";
-        self.http10 = version == b"HTTP/1.0";
-        match version {
-            b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),
-            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-                if major.is_ascii_digit() && minor.is_ascii_digit() =>
-            {
-                Err(Refusal {
-                    kind: Kind::Version,
-                    why: "the request's version is neither HTTP/1.1 nor HTTP/1.0",
-                })
-            }
-            _ => malformed("the request line does not end in a version"),
-        }
+        return Ok(None);
+    };
+    let section = bytes.split_to(end);
+    let mut each = each_line(&section);
+    let (mut seen, mut request) = request_line(&section, &mut each)?;
+    let mut fields = spare::table(lines.fields.min(MOST_FIELDS));
+    for line in each.take_while(|line| !line.is_empty()) {
+        let (name, value) = field(&section, line)?;
+        let value = seen.field(&name, value)?;
+        append(&mut fields, name, value)?;
     }
+    *request.headers_mut() = fields;
+    seen.conclude(request).map(Some)
+}
 
-    /// `name: value` (RFC 9112 §5).
-    fn field(&mut self, line: &mut [u8], trailer: bool) -> Result<(), Refusal> {
-        let end = match line.iter().position(|byte| !is_tchar(*byte)) {
-            Some(end) if line[end] == b':' && end > 0 => end,
-            Some(0) if matches!(line[0], b' ' | b'\t') => return malformed("a header line is folded"),
-            _ => return malformed("a header's name is no token"),
-        };
-        let (name, value) = line.split_at_mut(end);
-        let value = &mut value[1..];
-        if has_control(value) {
-            return malformed("a header's value has control characters");
+/// Takes a trailer section from the front of what a client has said, once it is whole.
+///
+/// # Errors
+/// As those of [`request`]; and what frames or routes a message has no place there.
+pub fn trailers(
+    lines: &mut Lines,
+    bytes: &mut Bytes,
+    limits: &HeadLimits,
+) -> Result<Option<HeaderMap>, Refusal> {
+    let Some(end) = lines.read(bytes, limits)? else {
+        return Ok(None);
+    };
+    let section = bytes.split_to(end);
+    let mut trailers = HeaderMap::with_capacity(lines.fields.min(MOST_FIELDS));
+    for line in each_line(&section).take_while(|line| !line.is_empty()) {
+        let (name, value) = field(&section, line)?;
+        if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
+            return framing("a trailer frames or routes the message");
         }
-        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-        match name.len() {
-            4 if is(b"host") => self.host(trailer),
-            6 if is(b"expect") && !expect::hide(value) => {
-                malformed("the request's Expect is no list of expectations")
-            }
-            7 if is(b"upgrade") => {
-                self.upgrade = true;
-                Ok(())
-            }
-            14 if is(b"content-length") => self.length(trim(value), trailer),
-            17 if is(b"transfer-encoding") => self.transfer_encoding(trim(value), trailer),
-            _ => Ok(()),
+        append(&mut trailers, name, value)?;
+    }
+    Ok(Some(trailers))
+}
+
+/// Fields that room is made for before they are read.
+const MOST_FIELDS: usize = 64;
+
+/// The lines of a section, which have been looked at; the last one is empty, and there may be such at the front.
+fn each_line(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let end = memchr(b'\n', rest)?;
+        let line = &rest[..end - 1];
+        rest = &rest[end + 1..];
+        Some(line)
+    })
+}
+
+/// `name: value` (RFC 9112 §5). The value is a part of the section, not a copy.
+fn field(section: &Bytes, line: &[u8]) -> Result<(HeaderName, HeaderValue), Refusal> {
+    let colon = memchr(b':', line).unwrap_or(line.len());
+    let Ok(name) = HeaderName::from_bytes(&line[..colon]) else {
+        return malformed(match line {
+            [b' ' | b'\t', ..] => "a header line is folded",
+            _ => "a header's name is no token",
+        });
+    };
+    if colon == line.len() {
+        return malformed("a header line has no colon");
+    }
+    match HeaderValue::from_maybe_shared(section.slice_ref(trim(&line[colon + 1..]))) {
+        Ok(value) => Ok((name, value)),
+        Err(_) => malformed("a header's value has control characters"),
+    }
+}
+
+fn append(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(), Refusal> {
+    match fields.try_append(name, value) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Refusal {
+            kind: Kind::HeadersTooLarge,
+            why: "the message has more header fields than anybody can hold",
+        }),
+    }
+}
+
+/// What the lines of a head have said about the bytes behind it.
+#[derive(Debug, Default)]
+struct Seen {
+    http10: bool,
+    connect: bool,
+    upgrade: bool,
+    chunked: bool,
+    host: bool,
+    length: Option<u64>,
+    close: bool,
+    keep_alive: bool,
+}
+
+/// `method SP target SP version` (RFC 9112 §3), where RFC 9112 §2.3 knows two versions.
+fn request_line<'a>(
+    section: &Bytes,
+    lines: &mut impl Iterator<Item = &'a [u8]>,
+) -> Result<(Seen, Request<()>), Refusal> {
+    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+    let mut parts = line.split(|byte| *byte == b' ');
+    let mut request = Request::new(());
+    let (method, target, version) = (parts.next(), parts.next(), parts.next());
+    let (Some(method), Some(target), Some(version), None) = (method, target, version, parts.next()) else {
+        return malformed("the request line is not method, target and version");
+    };
+    *request.version_mut() = match version {
+        b"HTTP/1.1" => Version::HTTP_11,
+        b"HTTP/1.0" => Version::HTTP_10,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            return Err(Refusal {
+                kind: Kind::Version,
+                why: "the request's version is neither HTTP/1.1 nor HTTP/1.0",
+            });
         }
+        _ => return malformed("the request line does not end in a version"),
+    };
+    let Ok(method) = Method::from_bytes(method) else {
+        return malformed("the method is no token");
+    };
+    let Ok(target) = Uri::from_maybe_shared(section.slice_ref(target)) else {
+        return malformed("the request's target is no URI");
+    };
+    let seen = Seen {
+        http10: request.version() == Version::HTTP_10,
+        connect: method == Method::CONNECT,
+        ..Seen::default()
+    };
+    (*request.method_mut(), *request.uri_mut()) = (method, target);
+    Ok((seen, request))
+}
+
+impl Seen {
+    /// Takes what a field says; as it is to be told.
+    fn field(&mut self, name: &HeaderName, value: HeaderValue) -> Result<HeaderValue, Refusal> {
+        if *name == HOST {
+            self.host()?;
+        } else if *name == CONTENT_LENGTH {
+            self.length(value.as_bytes())?;
+        } else if *name == TRANSFER_ENCODING {
+            self.transfer_encoding(value.as_bytes())?;
+            return Ok(HeaderValue::from_static("chunked"));
+        } else if *name == UPGRADE {
+            self.upgrade = true;
+        } else if *name == CONNECTION {
+            self.connection(&value);
+        }
+        Ok(value)
     }
 
     /// One at most (RFC 9112 §3.2).
-    fn host(&mut self, trailer: bool) -> Result<(), Refusal> {
-        if self.host || trailer {
+    fn host(&mut self) -> Result<(), Refusal> {
+        if self.host {
             return Err(Refusal {
                 kind: Kind::BadRequest,
                 why: "the request has more than one Host",
@@ -220,13 +319,12 @@ impl Seen {
     }
 
     /// Digits, and once only: what repeats or lists them may be read as any one of them (RFC 9110 §8.6).
-    fn length(&mut self, value: &[u8], trailer: bool) -> Result<(), Refusal> {
-        if self.length.is_some() || trailer {
+    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.length.is_some() {
             return framing("the request has more than one Content-Length");
         }
         let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
         let length = std::str::from_utf8(value).ok().filter(|_| digits);
-        // hyper takes two of the largest for something else.
         self.length = length
             .and_then(|digits| digits.parse().ok())
             .filter(|n| *n <= MAX_LENGTH);
@@ -237,8 +335,8 @@ impl Seen {
     }
 
     /// `chunked`, once, in HTTP/1.1 (RFC 9112 §6.1); no other coding is understood here.
-    fn transfer_encoding(&mut self, value: &[u8], trailer: bool) -> Result<(), Refusal> {
-        if self.http10 || trailer {
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.http10 {
             return framing("a Transfer-Encoding where HTTP has none");
         }
         if self.chunked {
@@ -254,19 +352,29 @@ impl Seen {
         Ok(())
     }
 
-    fn conclude(&self) -> Result<Head, Refusal> {
-        let framing = match (self.chunked, self.length) {
+    fn connection(&mut self, value: &HeaderValue) {
+        let options = value.as_bytes().split(|byte| *byte == b',').map(trim);
+        for option in options {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    fn conclude(&self, request: Request<()>) -> Result<Head, Refusal> {
+        let body = match (self.chunked, self.length) {
             (true, Some(_)) => return framing("the request has a Content-Length beside a Transfer-Encoding"),
             (true, None) => Framing::Chunked,
             (false, Some(0) | None) => Framing::Empty,
             (false, Some(length)) => Framing::Length(length),
         };
-        if self.connect && framing != Framing::Empty {
-            return framing_of_connect();
+        if self.connect && body != Framing::Empty {
+            return framing("a CONNECT request has no body");
         }
         Ok(Head {
-            framing,
+            request,
+            framing: body,
             tunnel: !self.http10 && (self.connect || self.upgrade),
+            persistent: !self.close && (!self.http10 || self.keep_alive),
         })
     }
 }
@@ -322,35 +430,6 @@ pub(super) fn framing<T>(why: &'static str) -> Result<T, Refusal> {
         kind: Kind::Framing,
         why,
     })
-}
-
-fn framing_of_connect<T>() -> Result<T, Refusal> {
-    framing("a CONNECT request has no body")
-}
-
-/// A byte of a token (RFC 9110 §5.6.2).
-fn is_tchar(byte: u8) -> bool {
-    const TCHARS: [bool; 256] = {
-        let (mut table, mut at) = ([false; 256], 0);
-        while at < 256 {
-            table[at] = (at as u8).is_ascii_alphanumeric();
-            at += 1;
-        }
-        let (others, mut at) = (b"!#$%&'*+-.^_`|~", 0);
-        while at < others.len() {
-            table[others[at] as usize] = true;
-            at += 1;
-        }
-        table
-    };
-    TCHARS[usize::from(byte)]
-}
-
-/// Control characters have no place in a line (RFC 9110 §5.5), CR, NUL and DEL among them; a tab has.
-fn has_control(bytes: &[u8]) -> bool {
-    // No early end: so the compiler looks at many at a time.
-    let bad = |bad, byte: &u8| bad | ((*byte < b' ') & (*byte != b'\t')) | (*byte == 0x7f);
-    bytes.iter().fold(false, bad)
 }
 
 /// Without spaces and tabs at either end (OWS, RFC 9110 §5.6.3).

@@ -48,7 +48,7 @@ struct Pair {
     client: DuplexStream,
     app: DuplexStream,
     faults: Arc<Mutex<Vec<Kind>>>,
-    server: JoinHandle<Result<(), hyper::Error>>,
+    server: JoinHandle<Result<(), server::Error>>,
     _drainer: Drainer,
 }
 

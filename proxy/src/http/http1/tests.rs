@@ -1,8 +1,9 @@
-//! The gate byte by byte, and whole connections over a pipe: what the service is given, and what the client gets.
+//! What is a request byte by byte, and whole connections over a pipe: what the service is given, and what the client gets.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
@@ -16,9 +17,9 @@ use crate::error::{BoxError, Kind};
 use crate::http::body::{Body, End, Track, Tracked};
 use crate::http::closing::Closing;
 use crate::http::headers;
-use crate::http::http1::gate::Gate;
-use crate::http::http1::head::Refusal;
-use crate::http::http1::server;
+use crate::http::http1::content::{Content, Sender};
+use crate::http::http1::head::{self, Lines, Refusal};
+use crate::http::http1::server::{self, Handover};
 use crate::http::respond::{self, Asked};
 use crate::net::io::{Io, Socket};
 
@@ -30,19 +31,44 @@ const LIMITS: HeadLimits = HeadLimits {
     drain_idle: Duration::from_secs(3),
 };
 
-/// How many bytes pass, and what is refused behind them, when they come in pieces of this size.
+/// How many bytes are taken, and what is refused behind them, when they come in pieces of this size.
 fn in_pieces(bytes: &[u8], size: usize) -> (usize, Option<Refusal>) {
-    let mut bytes = bytes.to_vec();
-    let (mut gate, mut passed, mut end) = (Gate::new(LIMITS), 0, 0);
-    while end < bytes.len() {
-        end = bytes.len().min(end + size);
-        let step = gate.pass(&mut bytes[passed..end]);
-        passed += step.bytes;
-        if step.refused.is_some() {
-            return (passed, step.refused);
+    let (mut held, mut taken, mut place) = (Bytes::new(), 0, Reading::Head(Lines::head()));
+    for piece in bytes.chunks(size) {
+        held = [&held, piece].concat().into();
+        loop {
+            let before = held.len();
+            match place.take(&mut held) {
+                Ok(()) if held.len() == before => break,
+                Ok(()) => taken += before - held.len(),
+                Err(refusal) => return (taken, Some(refusal)),
+            }
         }
     }
-    (passed, None)
+    (taken, None)
+}
+
+/// Where in requests their bytes have come to.
+enum Reading {
+    Head(Lines),
+    Body(Content),
+}
+
+impl Reading {
+    fn take(&mut self, held: &mut Bytes) -> Result<(), Refusal> {
+        match self {
+            Self::Head(lines) => {
+                if let Some(head) = head::request(lines, held, &LIMITS)? {
+                    *self = Self::Body(Content::from(head.framing));
+                }
+            }
+            Self::Body(content) => drop(content.take(held, Sender::Client(&LIMITS))?),
+        }
+        if matches!(self, Self::Body(Content::Over)) {
+            *self = Self::Head(Lines::head());
+        }
+        Ok(())
+    }
 }
 
 /// Why bytes are refused, and that it does not matter in which pieces they come.
@@ -182,23 +208,6 @@ fn chunks_that_are_read_in_two_ways_are_refused() {
     }
 }
 
-#[test]
-fn nothing_passes_behind_a_request_for_a_tunnel_until_it_is_answered() {
-    for (head, tunnel) in [
-        ("CONNECT a:80 HTTP/1.1\r\n\r\n", true),
-        ("GET / HTTP/1.1\r\nupgrade: websocket\r\n\r\n", false),
-    ] {
-        let mut bytes = format!("{head}GET / HTTP/1.1\r\n\r\n").into_bytes();
-        let mut gate = Gate::new(LIMITS);
-        assert_eq!(gate.pass(&mut bytes).bytes, head.len());
-        assert!(gate.is_at_crossroads());
-        gate.decide(tunnel);
-        assert_eq!(gate.is_tunnel(), tunnel);
-        assert_eq!(gate.pass(&mut bytes[head.len()..]).bytes, 18);
-        assert_eq!(gate.heads(), if tunnel { 1 } else { 2 });
-    }
-}
-
 /// What a test's service counts for nothing.
 struct Untold;
 
@@ -215,7 +224,7 @@ struct Served<C = DuplexStream> {
     client: C,
     seen: Arc<Mutex<Vec<String>>>,
     gate: Arc<Notify>,
-    server: JoinHandle<Result<(), hyper::Error>>,
+    server: JoinHandle<Result<(), server::Error>>,
     drainer: Drainer,
 }
 
@@ -275,9 +284,9 @@ async fn answer(
         "/wait" => gate.notified().await,
         "/tunnel" => {
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            let upgraded = hyper::upgrade::on(&mut request);
+            let handover = request.extensions_mut().remove::<Handover>().unwrap();
             tokio::spawn(async move {
-                let mut tunnel = hyper_util::rt::TokioIo::new(upgraded.await.unwrap());
+                let mut tunnel = handover.take().unwrap().await.unwrap();
                 let mut said = String::new();
                 tunnel.read_to_string(&mut said).await.unwrap();
                 seen.lock().unwrap().push(said);
@@ -297,7 +306,7 @@ async fn answer(
             seen.lock().unwrap()[at] += &format!(" {text:?} {trailers}");
         }
         Err(error) => {
-            let refusal = crate::http::http1::head::refusal_in(&error);
+            let refusal = head::refusal_in(&error);
             seen.lock().unwrap()[at] += &format!(" {:?}", refusal.map(|refusal| refusal.kind));
         }
     }

@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
@@ -57,7 +57,7 @@ pub fn take(bytes: &mut Bytes, searched: usize, spare: &mut HeaderMap) -> Result
     match parsed {
         Ok(httparse::Status::Complete(end)) => {
             let head = read(bytes, &head, std::mem::take(spare)).ok_or(NO_HTTP)?;
-            bytes.advance(end);
+            drop(bytes.split_to(end)); // Nothing is kept of it if that was all.
             Ok(Some(head))
         }
         Ok(httparse::Status::Partial) => within_bounds(bytes).map(|()| None),

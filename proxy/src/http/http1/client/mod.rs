@@ -1,15 +1,13 @@
 //! HTTP/1 to a server. Whoever waits for an answer drives the connection: its request goes out and its answer comes in
 //! within one task, with no channel and no wake-up in between. At rest a connection is a socket and little else.
 
-pub mod content;
 pub mod head;
 mod reading;
 mod relay;
-mod send;
+mod request;
 #[cfg(test)]
 mod tests;
 
-use self::content::Content;
 pub use self::reading::Reading;
 pub use self::relay::Relayed;
 
@@ -19,19 +17,19 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::unconstrained;
 
 use crate::error::{Fault, Kind, Side};
 use crate::http::body::{self, Body};
+use crate::http::http1::buffered::Buffered;
 use crate::http::http1::client::head::Head;
-use crate::http::http1::client::send::Sending;
+use crate::http::http1::content::Content;
 use crate::http::http1::head::refusal_in;
+use crate::http::http1::send::{self, Sending};
 use crate::http::interim::Interims;
 use crate::net::io::Io;
-use crate::net::scratch;
 
 /// A connection to a server, which has nothing to do.
 #[derive(Debug)]
@@ -40,12 +38,10 @@ pub struct Http1(Box<Connection>);
 /// A connection, and what is under way on it.
 #[derive(Debug)]
 struct Connection {
-    io: Io,
-    /// What has been read and not been taken yet.
-    held: Bytes,
-    /// Up to where in it the end of a head has been looked for.
+    line: Buffered,
+    /// Up to where in what is held the end of a head has been looked for.
     searched: usize,
-    sending: Sending,
+    sending: Sending<Body>,
 }
 
 /// Where a connection goes when its exchange has ended, if it may be used again.
@@ -94,8 +90,7 @@ impl Http1 {
     /// Speaks HTTP/1 on a connection.
     pub fn on(io: Io) -> Self {
         Self(Box::new(Connection {
-            io,
-            held: Bytes::new(),
+            line: Buffered::new(io),
             searched: 0,
             sending: Sending::default(),
         }))
@@ -113,8 +108,7 @@ impl Http1 {
             return Err(Unanswered::Unsent);
         }
         let connection = &mut *self.0;
-        let sending = std::mem::take(&mut connection.sending).next(request);
-        connection.sending = sending.map_err(Unanswered::Broken)?;
+        request::send(&mut connection.sending, request).map_err(Unanswered::Broken)?;
         let head = poll_fn(|cx| connection.poll_answer(cx, request, interims)).await?;
         self.answered(request.method(), head, home)
     }
@@ -122,7 +116,7 @@ impl Http1 {
     /// Ready when the server has closed the connection, or said what nobody had asked for. Wakes when it does.
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut byte = [0];
-        let read = Pin::new(&mut self.0.io).poll_read(cx, &mut ReadBuf::new(&mut byte));
+        let read = Pin::new(&mut self.0.line.io).poll_read(cx, &mut ReadBuf::new(&mut byte));
         read.map(|_closed_or_broken_or_unasked| ())
     }
 
@@ -135,7 +129,7 @@ impl Http1 {
     /// Tells the server that this is an end and no accident (RFC 8446 §6.1); if that can't be done at once, it isn't.
     pub fn close(mut self) {
         let mut cx = Context::from_waker(Waker::noop());
-        let _told = Pin::new(&mut self.0.io).poll_shutdown(&mut cx);
+        let _told = Pin::new(&mut self.0.line.io).poll_shutdown(&mut cx);
     }
 
     fn answered(
@@ -159,18 +153,12 @@ impl Http1 {
 
     /// The connection itself; what has been read behind the answer is put back in front.
     fn switched(self) -> Result<Switched, Unanswered> {
-        let Connection {
-            mut io,
-            held,
-            sending,
-            ..
-        } = *self.0;
+        let Connection { line, sending, .. } = *self.0;
         if !sending.is_complete() {
             let why = "the server changed protocols before it had the request";
             return Err(Unanswered::Broken(Error::Malformed(why)));
         }
-        io.unread(BytesMut::from(held));
-        Ok(Switched(Arc::new(Mutex::new(Some(io)))))
+        Ok(Switched(Arc::new(Mutex::new(Some(line.into_io())))))
     }
 }
 
@@ -181,8 +169,8 @@ impl Connection {
         request: &mut Request<Body>,
         interims: &Interims,
     ) -> Poll<Result<Head, Unanswered>> {
-        if let Poll::Ready(Err(error)) = self.sending.poll(cx, &mut self.io) {
-            return Poll::Ready(Err(self.unsent(request, error)));
+        if let Poll::Ready(Err(error)) = self.sending.poll_patiently(cx, &mut self.line.io) {
+            return Poll::Ready(Err(self.unsent(request, error.into())));
         }
         loop {
             let head = ready!(self.poll_head(cx, request.headers_mut()));
@@ -211,60 +199,32 @@ impl Connection {
     /// `spare` are the fields of the request, which has been sent when there is an answer.
     fn poll_head(&mut self, cx: &mut Context<'_>, spare: &mut HeaderMap) -> Poll<Result<Head, Error>> {
         loop {
-            if let Some(head) = head::take(&mut self.held, self.searched, spare)? {
+            if let Some(head) = head::take(&mut self.line.held, self.searched, spare)? {
                 self.searched = 0;
                 return Poll::Ready(Ok(head));
             }
-            self.searched = self.held.len();
-            if ready!(self.poll_fill(cx, 0))? == 0 {
+            self.searched = self.line.held.len();
+            if ready!(self.line.poll_fill(cx, 0))? == 0 {
                 return Poll::Ready(Err(Error::Incomplete));
             }
         }
     }
-
-    /// Reads more, of which so much is expected; 0: the server has said all.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {
-        if expected < DIRECT || !self.held.is_empty() {
-            return scratch::with(|scratch| {
-                let mut buf = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
-                join(&mut self.held, buf.filled());
-                Poll::Ready(Ok(buf.filled().len()))
-            });
-        }
-        ready!(self.io.poll_readable(cx)); // No buffer for nothing.
-        let room = usize::try_from(expected).unwrap_or(usize::MAX).min(MOST);
-        let mut read = BytesMut::with_capacity(room);
-        let bytes = ready!(pin!(self.io.read_buf(&mut read)).poll(cx))?;
-        // A buffer that is mostly empty is not passed on: who keeps a part of it keeps all of it.
-        self.held = match bytes < room / 2 {
-            true => Bytes::copy_from_slice(&read),
-            false => read.freeze(),
-        };
-        Poll::Ready(Ok(bytes))
-    }
 }
-
-fn join(held: &mut Bytes, more: &[u8]) {
-    if held.is_empty() {
-        *held = Bytes::copy_from_slice(more);
-        return;
-    }
-    let held_alone = std::mem::take(held).try_into_mut();
-    let mut joined = held_alone.unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-    joined.extend_from_slice(more);
-    *held = joined.freeze();
-}
-
-/// Bytes of a body, from which on they are read where they stay; others are copied there.
-const DIRECT: u64 = 4 << 10;
-/// Bytes that are read at a time.
-const MOST: usize = 64 << 10;
 
 impl Switched {
     /// The connection; it is there once.
     pub fn take(&self) -> Option<Io> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl From<send::Error> for Error {
+    fn from(error: send::Error) -> Self {
+        match error {
+            send::Error::Connection(error) => Self::Connection(error),
+            send::Error::Body(error) => Self::Request(error),
+            send::Error::Length => Self::Length,
+        }
     }
 }
 

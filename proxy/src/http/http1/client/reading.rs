@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::http::body::{self, Body};
-use crate::http::http1::client::{Connection, Content, Error, Home, Http1, relay};
+use crate::http::http1::client::{Connection, Error, Home, Http1, relay};
+use crate::http::http1::content::{Content, Sender};
 
 /// What is to come of an answer's content. If it is dropped before its end, its connection is closed.
 #[derive(Debug)]
@@ -43,8 +44,8 @@ impl Reading {
                 self.finish();
                 Body::Empty
             }
-            Content::Length(length) if length <= connection.0.held.len() as u64 => {
-                let bytes = connection.0.held.split_to(length as usize);
+            Content::Length(length) if length <= connection.0.line.held.len() as u64 => {
+                let bytes = connection.0.line.held.split_to(length as usize);
                 self.finish();
                 Body::Full(bytes)
             }
@@ -57,7 +58,7 @@ impl Reading {
         let Some(connection) = self.connection.take() else {
             return;
         };
-        let is_free = connection.0.sending.is_complete() && connection.0.held.is_empty();
+        let is_free = connection.0.sending.is_complete() && connection.0.line.held.is_empty();
         match self.home.take().filter(|_| is_free) {
             Some(home) => home.give_back(connection),
             None => connection.close(),
@@ -69,8 +70,8 @@ impl Reading {
         let Some(Http1(connection)) = &mut self.connection else {
             return Poll::Ready(Ok(()));
         };
-        let Connection { sending, io, .. } = &mut **connection;
-        let sent = sending.poll(cx, io)?;
+        let Connection { sending, line, .. } = &mut **connection;
+        let sent = sending.poll_patiently(cx, &mut line.io)?;
         if sending.is_broken() {
             Poll::Ready(Ok(()))
         } else {
@@ -99,15 +100,18 @@ impl Reading {
             return Poll::Ready(None);
         };
         loop {
-            if let Some(frame) = self.content.take(&mut connection.held)? {
+            let taken = self.content.take(&mut connection.line.held, Sender::Server);
+            if let Some(frame) = taken.map_err(|refusal| Error::Malformed(refusal.why))? {
                 return Poll::Ready(Some(Ok(frame)));
             }
             if self.content == Content::Over {
                 return Poll::Ready(None);
             }
             let expected = self.content.length().unwrap_or_default();
-            if ready!(connection.poll_fill(cx, expected)).map_err(Error::from)? == 0 {
-                self.content.end()?;
+            if ready!(connection.line.poll_fill(cx, expected)).map_err(Error::from)? == 0 {
+                if !self.content.end() {
+                    return Poll::Ready(Some(Err(Error::Incomplete)));
+                }
                 self.home = None;
             }
         }

@@ -1,20 +1,30 @@
-//! The content of an answer, out of the bytes that follow its head (RFC 9112 §6, §7).
+//! The content of a message, out of the bytes that follow its head (RFC 9112 §6, §7).
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Frame;
 
+use crate::config::HeadLimits;
 use crate::http::http1::chunks::{Chunks, Piece};
-use crate::http::http1::client::Error;
 use crate::http::http1::client::head::Head;
+use crate::http::http1::head::{self, Framing, Lines, Refusal, malformed};
 use crate::http::interim;
 
-/// Fields of a trailer section.
+/// Fields of a server's trailer section.
 const MAX_TRAILERS: usize = 100;
 /// Bytes of one: as many as any one head.
 const MAX_BYTES: usize = interim::MAX_BYTES;
 
-/// What is to come of an answer's content.
+/// Who sends the content, and so how strictly it is read: what a server sends was asked for, and is written anew.
+#[derive(Clone, Copy, Debug)]
+pub enum Sender<'a> {
+    /// A server.
+    Server,
+    /// A client, within its limits.
+    Client(&'a HeadLimits),
+}
+
+/// What is to come of a message's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// So many bytes.
@@ -22,7 +32,7 @@ pub enum Content {
     /// Chunks.
     Chunks(Chunks),
     /// What follows the last chunk.
-    Trailers,
+    Trailers(Lines),
     /// All that comes before the server closes the connection.
     Rest,
     /// Nothing.
@@ -44,11 +54,11 @@ impl Content {
         }
     }
 
-    /// Takes the next frame from the front of what the server has said. `None`: there has to be more of it, or all is over.
+    /// Takes the next frame from the front of what was said. `None`: there has to be more of it, or all is over.
     ///
     /// # Errors
     /// The chunks are none, or their trailers.
-    pub fn take(&mut self, bytes: &mut Bytes) -> Result<Option<Frame<Bytes>>, Error> {
+    pub fn take(&mut self, bytes: &mut Bytes, sender: Sender<'_>) -> Result<Option<Frame<Bytes>>, Refusal> {
         while !bytes.is_empty() {
             match self {
                 Self::Length(left) => {
@@ -61,16 +71,20 @@ impl Content {
                 }
                 Self::Rest => return Ok(Some(Frame::data(std::mem::take(bytes)))),
                 Self::Chunks(chunks) => {
-                    let data = chunk(chunks, bytes)?;
+                    let data = chunk(chunks, bytes, sender)?;
                     if *chunks == Chunks::Last {
-                        *self = Self::Trailers;
+                        *self = Self::Trailers(Lines::trailers());
                     }
                     if let Some(data) = data {
                         return Ok(Some(Frame::data(data)));
                     }
                 }
-                Self::Trailers => {
-                    let Some(trailers) = trailers(bytes)? else {
+                Self::Trailers(lines) => {
+                    let trailers = match sender {
+                        Sender::Server => trailers(bytes)?,
+                        Sender::Client(limits) => head::trailers(lines, bytes, limits)?,
+                    };
+                    let Some(trailers) = trailers else {
                         return Ok(None);
                     };
                     *self = Self::Over;
@@ -82,18 +96,18 @@ impl Content {
         Ok(None)
     }
 
-    /// The server has said all.
-    ///
-    /// # Errors
-    /// It was not all that it had announced.
-    pub fn end(&mut self) -> Result<(), Error> {
-        match self {
-            Self::Rest | Self::Over => {
-                *self = Self::Over;
-                Ok(())
-            }
-            _ => Err(Error::Incomplete),
+    /// The sender has said all; whether that is the end.
+    pub fn end(&mut self) -> bool {
+        let ends = matches!(self, Self::Rest | Self::Over);
+        if ends {
+            *self = Self::Over;
         }
+        ends
+    }
+
+    /// Whether trailers have begun that are not complete.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Self::Trailers(lines) if lines.begun())
     }
 
     /// How many bytes there are to come, if that is known.
@@ -106,14 +120,23 @@ impl Content {
     }
 }
 
+impl From<Framing> for Content {
+    fn from(framing: Framing) -> Self {
+        match framing {
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunks(Chunks::first()),
+            Framing::Empty => Self::Over,
+        }
+    }
+}
+
 /// Reads on in chunks, up to data or the last one's line.
-fn chunk(chunks: &mut Chunks, bytes: &mut Bytes) -> Result<Option<Bytes>, Error> {
+fn chunk(chunks: &mut Chunks, bytes: &mut Bytes, sender: Sender<'_>) -> Result<Option<Bytes>, Refusal> {
     while *chunks != Chunks::Last {
-        bytes.advance(chunks.pad(bytes));
-        match chunks
-            .step(bytes)
-            .map_err(|refusal| Error::Malformed(refusal.why))?
-        {
+        if matches!(sender, Sender::Server) {
+            bytes.advance(chunks.pad(bytes));
+        }
+        match chunks.step(bytes)? {
             Piece::Data(here) => return Ok(Some(bytes.split_to(here))),
             Piece::Line(0) => break,
             Piece::Line(here) => bytes.advance(here),
@@ -122,27 +145,27 @@ fn chunk(chunks: &mut Chunks, bytes: &mut Bytes) -> Result<Option<Bytes>, Error>
     Ok(None)
 }
 
-/// The trailer section, if it has come whole.
-fn trailers(bytes: &mut Bytes) -> Result<Option<HeaderMap>, Error> {
+/// A server's trailer section, if it has come whole.
+fn trailers(bytes: &mut Bytes) -> Result<Option<HeaderMap>, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
-    let bad = Error::Malformed("the server's trailers are no HTTP");
+    let bad = "the server's trailers are no HTTP";
     let (end, found) = match httparse::parse_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete(found)) => found,
         Ok(httparse::Status::Partial) if bytes.len() > MAX_BYTES => {
-            return Err(Error::Malformed("the server's trailers are too long"));
+            return malformed("the server's trailers are too long");
         }
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(bad),
+        Err(_) => return malformed(bad),
     };
     let mut trailers = HeaderMap::with_capacity(found.len());
     for field in found {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let value = HeaderValue::from_bytes(field.value);
         let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(bad);
+            return malformed(bad);
         };
         trailers.append(name, value);
     }
-    bytes.advance(end);
+    drop(bytes.split_to(end)); // Nothing is kept of them if that was all.
     Ok(Some(trailers))
 }

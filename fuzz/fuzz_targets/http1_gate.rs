@@ -1,5 +1,0 @@
-//! libFuzzer's way into `targets::http1_gate`.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| outrigger_fuzz::targets::http1_gate(bytes));

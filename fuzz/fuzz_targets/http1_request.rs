@@ -1,0 +1,5 @@
+//! libFuzzer's way into `targets::http1_request`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| outrigger_fuzz::targets::http1_request(bytes));

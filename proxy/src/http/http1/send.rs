@@ -1,0 +1,323 @@
+//! A message on its way out (RFC 9112 §6, §7): a head, and a body behind it as it comes.
+
+use std::fmt;
+use std::io::{self, IoSlice, Write as _};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use tokio::io::AsyncWrite;
+
+use crate::http::body;
+use crate::http::http1::{spare, trailers};
+
+/// Bytes of a frame up to which it is copied behind others, to be written with them.
+const SMALL: usize = 4 << 10;
+/// Bytes that are gathered before they are written.
+const FULL: usize = 16 << 10;
+
+/// What is still to be written of a message.
+#[derive(Debug)]
+pub struct Sending<B> {
+    body: Option<B>,
+    framing: Framing,
+    /// Encoded, and how much of it has been written; then comes `data`, then `tail`.
+    out: Vec<u8>,
+    written: usize,
+    data: Bytes,
+    tail: &'static [u8],
+    stage: Stage,
+    /// The peer may have got something, or the body has been asked.
+    touched: bool,
+    /// Why the peer takes no more of it.
+    broken: Option<io::Error>,
+}
+
+/// How the end of the body is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// By its length, of which so much is to come.
+    Length(u64),
+    /// By its last chunk.
+    Chunked,
+    /// By that of the connection.
+    Close,
+    /// There is none.
+    #[default]
+    Empty,
+}
+
+/// What ends a message too early.
+#[derive(Debug)]
+pub enum Error {
+    /// The connection did.
+    Connection(io::Error),
+    /// The body did.
+    Body(Box<body::Error>),
+    /// The body has another length than its head says. To send it would be to say where another message begins (RFC 9112
+    /// §11.2).
+    Length,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// The body has more.
+    Body,
+    /// All is encoded.
+    Ended,
+    /// All is written.
+    #[default]
+    Complete,
+    /// The peer takes no more.
+    Broken,
+}
+
+impl<B> Default for Sending<B> {
+    fn default() -> Self {
+        Self {
+            body: None,
+            framing: Framing::Empty,
+            out: Vec::new(),
+            written: 0,
+            data: Bytes::new(),
+            tail: b"",
+            stage: Stage::Complete,
+            touched: false,
+            broken: None,
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = body::Error> + Unpin> Sending<B> {
+    /// Where a head is to be written. What waits there is written before it.
+    pub fn head(&mut self) -> &mut Vec<u8> {
+        if self.stage == Stage::Complete {
+            self.out = spare::buffer();
+            self.stage = Stage::Ended;
+        }
+        &mut self.out
+    }
+
+    /// The body behind the last head.
+    pub fn body(&mut self, body: B, framing: Framing) {
+        self.body = Some(body);
+        self.framing = framing;
+        self.stage = match framing {
+            Framing::Empty => Stage::Ended,
+            Framing::Length(_) | Framing::Chunked | Framing::Close => Stage::Body,
+        };
+    }
+
+    /// Writes what there is. Ready when all has been written.
+    ///
+    /// # Errors
+    /// The connection or the body broke off, or the body has not the length that was announced.
+    pub fn poll<W>(&mut self, cx: &mut Context<'_>, io: &mut W) -> Poll<Result<(), Error>>
+    where
+        W: AsyncWrite + Unpin,
+    {
+        if self.stage == Stage::Complete {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_out(cx, io))?;
+        if self.stage != Stage::Ended {
+            return Poll::Pending;
+        }
+        self.complete();
+        Poll::Ready(Ok(()))
+    }
+
+    /// The same to a server. That it takes no more is no error: it may answer yet.
+    ///
+    /// # Errors
+    /// The body broke off, or has not the length that was announced; or the connection did before the server could get
+    /// anything.
+    pub fn poll_patiently<W>(&mut self, cx: &mut Context<'_>, io: &mut W) -> Poll<Result<(), Error>>
+    where
+        W: AsyncWrite + Unpin,
+    {
+        if self.stage == Stage::Broken {
+            return Poll::Pending;
+        }
+        match ready!(self.poll(cx, io)) {
+            Err(Error::Connection(error)) if self.touched => {
+                *self = Self {
+                    stage: Stage::Broken,
+                    touched: true,
+                    broken: Some(error),
+                    ..Self::default()
+                };
+                Poll::Pending
+            }
+            sent => Poll::Ready(sent),
+        }
+    }
+
+    fn complete(&mut self) {
+        spare::keep_buffer(std::mem::take(&mut self.out));
+        *self = Self::default();
+    }
+
+    /// Whether the peer has got all.
+    pub fn is_complete(&self) -> bool {
+        self.stage == Stage::Complete
+    }
+
+    /// Whether the peer takes no more.
+    pub fn is_broken(&self) -> bool {
+        self.stage == Stage::Broken
+    }
+
+    /// Why the peer takes no more.
+    pub fn broken(&mut self) -> Option<io::Error> {
+        self.broken.take()
+    }
+
+    /// The peer has said something, and so may have got something.
+    pub fn touch(&mut self) {
+        self.touched = true;
+    }
+
+    /// The body, if neither it nor the peer has been asked for anything.
+    pub fn untouched(&mut self) -> Option<B> {
+        if self.touched { None } else { self.body.take() }
+    }
+
+    /// Ready when all is written that the body had to say up to now.
+    fn poll_out<W>(&mut self, cx: &mut Context<'_>, io: &mut W) -> Poll<Result<(), Error>>
+    where
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            self.gather(cx)?;
+            if self.is_written() {
+                return Pin::new(io).poll_flush(cx).map_err(Error::Connection);
+            }
+            ready!(self.poll_write(cx, io)).map_err(Error::Connection)?;
+        }
+    }
+
+    /// Asks the body for as much as is written at a time.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let has_room =
+            |sending: &Self| sending.data.is_empty() && sending.tail.is_empty() && sending.out.len() < FULL;
+        while self.stage == Stage::Body && has_room(self) {
+            let Some(body) = &mut self.body else { break };
+            self.touched = true;
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+                break;
+            };
+            match frame {
+                None => self.end(None)?,
+                Some(frame) => self.add(frame.map_err(|error| Error::Body(Box::new(error)))?)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, frame: Frame<Bytes>) -> Result<(), Error> {
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return self.end(frame.trailers_ref()),
+        };
+        // A chunk of no bytes would be the last one.
+        if !data.is_empty() {
+            self.announce(data.len())?;
+            self.tail = self.framing.tail();
+            if data.len() <= SMALL {
+                self.out.extend_from_slice(&data);
+                self.out.extend_from_slice(std::mem::take(&mut self.tail));
+            } else {
+                self.data = data;
+            }
+        }
+        if self.body.as_ref().is_some_and(B::is_end_stream) {
+            return self.end(None);
+        }
+        Ok(())
+    }
+
+    /// Counts so many bytes of the body, or writes that they follow.
+    fn announce(&mut self, bytes: usize) -> Result<(), Error> {
+        match &mut self.framing {
+            Framing::Length(left) => *left = left.checked_sub(bytes as u64).ok_or(Error::Length)?,
+            // The line before a chunk (RFC 9112 §7.1).
+            Framing::Chunked => write_text(&mut self.out, format_args!("{bytes:X}\r\n")),
+            Framing::Close => {}
+            Framing::Empty => return Err(Error::Length),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Error> {
+        match self.framing {
+            Framing::Length(1..) => return Err(Error::Length),
+            Framing::Length(0) | Framing::Close | Framing::Empty => {}
+            Framing::Chunked if self.tail.is_empty() => {
+                self.out.extend_from_slice(b"0\r\n");
+                if let Some(trailers) = trailers {
+                    trailers::write(&mut self.out, trailers);
+                }
+                self.out.extend_from_slice(b"\r\n");
+            }
+            Framing::Chunked => self.tail = CHUNK_AND_LAST,
+        }
+        self.stage = Stage::Ended;
+        self.body = None;
+        Ok(())
+    }
+
+    fn is_written(&self) -> bool {
+        self.written == self.out.len() && self.data.is_empty() && self.tail.is_empty()
+    }
+
+    fn poll_write<W>(&mut self, cx: &mut Context<'_>, io: &mut W) -> Poll<io::Result<()>>
+    where
+        W: AsyncWrite + Unpin,
+    {
+        while !self.is_written() {
+            let slices = [&self.out[self.written..], &self.data[..], self.tail].map(IoSlice::new);
+            let from = slices.iter().take_while(|slice| slice.is_empty()).count();
+            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices[from..]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.touched = true;
+            self.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, written: usize) {
+        let here = written.min(self.out.len() - self.written);
+        self.written += here;
+        if self.written == self.out.len() {
+            self.written = 0;
+            self.out.clear();
+        }
+        let written = written - here;
+        let here = written.min(self.data.len());
+        self.data.advance(here);
+        self.tail = &self.tail[written - here..];
+    }
+}
+
+impl Framing {
+    fn tail(self) -> &'static [u8] {
+        match self {
+            Self::Chunked => b"\r\n",
+            Self::Length(_) | Self::Close | Self::Empty => b"",
+        }
+    }
+}
+
+/// The end of a chunk, and the last chunk.
+const CHUNK_AND_LAST: &[u8] = b"\r\n0\r\n\r\n";
+
+/// Writes text behind what is there.
+pub fn write_text(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    // It grows with whatever is written, and so says no error.
+    let _written = out.write_fmt(text);
+}
