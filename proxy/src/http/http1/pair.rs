@@ -1,11 +1,13 @@
 //! What passes between a client and a server, to the byte, with nothing but our two sides of HTTP/1 between them.
 
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -17,7 +19,7 @@ use crate::http::closing::Closing;
 use crate::http::http1::client::{Home, Http1};
 use crate::http::http1::server;
 use crate::http::interim::Interims;
-use crate::net::io::Io;
+use crate::net::io::{Io, Socket};
 
 const LIMITS: HeadLimits = HeadLimits {
     max_bytes: 64 << 10,
@@ -44,8 +46,8 @@ impl Track for Untold {
 }
 
 /// The far ends of both connections.
-struct Pair {
-    client: DuplexStream,
+struct Pair<C = DuplexStream> {
+    client: C,
     app: DuplexStream,
     faults: Arc<Mutex<Vec<Kind>>>,
     server: JoinHandle<Result<(), server::Error>>,
@@ -54,15 +56,20 @@ struct Pair {
 
 /// A client and an application, over pipes that hold so many bytes.
 async fn pair(room: usize) -> Pair {
-    let ((client, near), (app, far)) = (duplex(room), duplex(room));
+    let (client, near) = duplex(room);
+    between(client, Io::pipe(near), room)
+}
+
+/// The same, where the client's connection is this one.
+fn between<C>(client: C, near: Io, room: usize) -> Pair<C> {
+    let (app, far) = duplex(room);
     let (drainer, drain) = drain::channel();
     let faults = Arc::<Mutex<Vec<Kind>>>::default();
     let shelf = Arc::<Shelf>::default();
     shelf.clone().give_back(Http1::on(Io::pipe(far)));
     let noted = faults.clone();
     let service = move |request, interims| forward(shelf.clone(), request, interims, noted.clone());
-    let io = Io::pipe(near);
-    let server = tokio::spawn(server::serve(io, service, LIMITS, Closing::default(), drain));
+    let server = tokio::spawn(server::serve(near, service, LIMITS, Closing::default(), drain));
     Pair {
         client,
         app,
@@ -330,4 +337,29 @@ async fn trailers_and_interim_heads_of_pipelined_answers_stay_with_them_in_the_n
     let (_, (), read) = tokio::join!(application, asking.as_mut(), from_client.read_exact(&mut heard));
     read.unwrap();
     assert_eq!(String::from_utf8(heard).unwrap(), answers);
+}
+
+#[tokio::test]
+async fn an_answer_of_which_only_the_end_tells_that_it_is_whole_ends_in_a_reset_if_it_is_not() {
+    for breaks in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let near = Io::plain(Socket::new(listener.accept().await.unwrap().0));
+        let mut pair = between(client, near, 64 << 10);
+        let request = "GET / HTTP/1.0\r\n\r\n";
+        pair.client.write_all(request.as_bytes()).await.unwrap();
+        hears(&mut pair.app, request).await;
+        say(&mut pair.app, &[CHUNKED, "2\r\nhi\r\n"].concat()).await;
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\nhi") {
+            heard.push(pair.client.read_u8().await.unwrap());
+        }
+        match breaks {
+            false => say(&mut pair.app, "0\r\n\r\n").await,
+            true => drop(pair.app),
+        }
+        let ended = pair.client.read_u8().await.unwrap_err().kind();
+        let expected = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+        assert_eq!(ended, expected[usize::from(breaks)]);
+    }
 }

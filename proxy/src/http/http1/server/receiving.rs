@@ -245,14 +245,14 @@ impl Receiving {
         }
     }
 
-    /// Whether something has come behind the request.
-    pub(super) fn has_more(&self) -> bool {
-        !self.buffered.held.is_empty()
+    /// Whether no request can follow the one that is answered: nobody can tell where it would begin, behind what is no body,
+    /// or among what came behind a request for a tunnel that is not granted.
+    pub(super) fn is_last(&self, asks_for_tunnel: bool) -> bool {
+        matches!(self.place, Place::Refused) || (asks_for_tunnel && self.has_more())
     }
 
-    /// Whether nobody can tell where another request would begin.
-    pub(super) fn is_lost(&self) -> bool {
-        matches!(self.place, Place::Refused)
+    fn has_more(&self) -> bool {
+        !self.buffered.held.is_empty()
     }
 
     /// Whether the client may be in the middle of saying something.
