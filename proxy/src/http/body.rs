@@ -240,7 +240,7 @@ impl<T: Track> Drop for Tracked<T> {
         if self.track.is_none() {
             return;
         }
-        // hyper does not poll a body that says it has ended (HEAD, 204, an empty one).
+        // Nobody polls a body that says it has ended (HEAD, 204, an empty one).
         let end = if self.body.is_end_stream() {
             End::Complete
         } else {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +19,7 @@ use outrigger_sys::alloc::{self, Counts};
 use outrigger_sys::netns;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Notify;
 
 use crate::echo;
 
@@ -69,7 +70,9 @@ pub(crate) struct Pair {
 /// A proxy whose traffic has a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    traffic: Handle,
+    /// Asks its thread for the counts.
+    asked: Arc<Notify>,
+    counts: mpsc::Receiver<Counts>,
     /// Where its own application connects to.
     pub(crate) listen: SocketAddr,
 }
@@ -149,8 +152,7 @@ impl Proxy {
             traffic.block_on(async {
                 let app = App::new(config, dst, &control).unwrap();
                 let listen = app.addrs.outbound[0];
-                let traffic = Handle::current();
-                started.send(Self { traffic, listen }).unwrap();
+                started.send(Self::counting(listen)).unwrap();
                 app.run(std::future::pending(), std::future::pending()).await;
             });
         };
@@ -158,13 +160,29 @@ impl Proxy {
         proxy.recv_timeout(Duration::from_secs(30)).unwrap()
     }
 
+    /// Listens here; its thread, this one, counts when it is asked.
+    fn counting(listen: SocketAddr) -> Self {
+        let asked = Arc::<Notify>::default();
+        // A bounded channel is made whole at once: neither to ask nor to answer takes or gives back memory.
+        let (counted, counts) = mpsc::sync_channel(1);
+        let asking = asked.clone();
+        tokio::spawn(async move {
+            loop {
+                asking.notified().await;
+                counted.send(alloc::counts()).unwrap();
+            }
+        });
+        Self {
+            listen,
+            asked,
+            counts,
+        }
+    }
+
     /// What its thread has asked of the allocator so far.
     pub(crate) fn counts(&self) -> Counts {
-        // A bounded channel is made whole at once, here: sending on it asks for nothing.
-        let (counted, counts) = mpsc::sync_channel(1);
-        let count = async move { counted.send(alloc::counts()).unwrap() };
-        drop(self.traffic.spawn(count));
-        counts.recv().unwrap()
+        self.asked.notify_one();
+        self.counts.recv().unwrap()
     }
 }
 
