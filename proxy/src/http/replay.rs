@@ -16,6 +16,9 @@ use crate::http::body::{Body, Error};
 /// Frames of one body that are kept at most: tiny ones cost more than their bytes.
 const MAX_FRAMES: usize = 256;
 
+/// Bytes of a frame that is copied to be kept.
+const SMALL: usize = 4 << 10;
+
 /// The bytes that all bodies together may keep.
 #[derive(Clone, Debug)]
 pub struct Memory(Arc<Held>);
@@ -190,6 +193,14 @@ impl Replay {
     }
 }
 
+/// Bytes that hold nothing but themselves: small frames are parts of larger buffers.
+fn alone(data: &Bytes) -> Bytes {
+    match data.len() {
+        ..SMALL => Bytes::copy_from_slice(data),
+        _ => data.clone(),
+    }
+}
+
 impl Kept {
     /// Keeps what has just been read, or nothing more if there is no room.
     fn keep(&mut self, data: &Bytes) {
@@ -202,7 +213,7 @@ impl Kept {
             self.forget(Lost::Full);
         } else {
             self.bytes += data.len();
-            self.frames.push_back(data.clone());
+            self.frames.push_back(alone(data));
         }
     }
 

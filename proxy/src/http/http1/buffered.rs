@@ -55,6 +55,16 @@ impl Buffered {
         Poll::Ready(Ok(bytes))
     }
 
+    /// Reads more and throws it away, with whatever was held; as many bytes.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.held = Bytes::new();
+        scratch::with(|scratch| {
+            let mut buf = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            Poll::Ready(Ok(buf.filled().len()))
+        })
+    }
+
     /// The connection itself; what has been read is put back in front.
     pub fn into_io(self) -> Io {
         let Self { mut io, held } = self;

@@ -93,6 +93,7 @@ impl Content {
                 Self::Over => return Ok(None),
             }
         }
+        *bytes = Bytes::new(); // Nothing is kept of what has been read.
         Ok(None)
     }
 

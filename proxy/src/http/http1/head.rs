@@ -113,6 +113,16 @@ impl Lines {
         Ok(None)
     }
 
+    /// Whether these bytes, which begin where the lines begin, are fewer than a whole head, and more of them are allowed.
+    pub fn have_room(&mut self, bytes: &[u8], limits: &HeadLimits) -> bool {
+        let mut seen = *self;
+        let has_room = matches!(seen.read(bytes, limits), Ok(None));
+        if has_room {
+            *self = seen;
+        }
+        has_room
+    }
+
     /// Whether something has come that is more than empty lines.
     pub fn begun(&self) -> bool {
         self.request_line || self.searched > self.line || self.fields > 0

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::config::HeadLimits;
 use crate::drain::{self, Drainer};
 use crate::error::{BoxError, Fault, Kind};
+use crate::http::body::testing::Frames;
 use crate::http::body::{Body, End, Track, Tracked};
 use crate::http::closing::Closing;
 use crate::http::http1::client::{Home, Http1};
@@ -361,5 +362,69 @@ async fn an_answer_of_which_only_the_end_tells_that_it_is_whole_ends_in_a_reset_
         let ended = pair.client.read_u8().await.unwrap_err().kind();
         let expected = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
         assert_eq!(ended, expected[usize::from(breaks)]);
+    }
+}
+
+const UNTIL_ANSWERED: &str = "connection: close\r\n";
+
+/// An upload that goes on behind an answer, after which its connection closes or not.
+#[tokio::test]
+async fn what_is_still_sent_behind_an_answer_goes_where_it_belongs() {
+    for close in ["", UNTIL_ANSWERED] {
+        let mut pair = pair(64 << 10).await;
+        let begun = format!("POST / HTTP/1.1\r\nhost: a\r\n{close}content-length: 10\r\n\r\nhello");
+        say(&mut pair.client, &begun).await;
+        hears(&mut pair.app, &begun).await;
+        say(&mut pair.app, OK).await;
+        while pair.client.read_u8().await.unwrap() != b'k' {}
+        hears_nothing(&mut pair.app).await;
+        say(&mut pair.client, "world").await;
+        hears(&mut pair.app, "world").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_behind_the_last_answer_has_no_hole() {
+    let (client, near) = duplex(256 << 10);
+    let mut pair = between(client, Io::pipe(near), 64);
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunks = |byte: &str, count| format!("400\r\n{}\r\n", byte.repeat(1 << 10)).repeat(count);
+    say(&mut pair.client, &[head, &chunks("a", 20)].concat()).await;
+    hears(&mut pair.app, head).await;
+    say(&mut pair.app, OK).await;
+    while pair.client.read_u8().await.unwrap() != b'k' {}
+    say(&mut pair.client, &chunks("b", 1)).await;
+    // Longer than a connection is read that is closed in the middle of a request.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    say(&mut pair.client, &[&chunks("c", 1), "0\r\n\r\n"].concat()).await;
+    let mut got = Vec::new();
+    while !got.ends_with(b"\r\n0\r\n\r\n") {
+        got.push(pair.app.read_u8().await.unwrap());
+    }
+    let count = |byte| got.iter().filter(|other| **other == byte).count();
+    assert_eq!([b'a', b'b', b'c'].map(count), [20 << 10, 1 << 10, 1 << 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_gone_is_missed_whatever_it_has_said_before() {
+    for said in [
+        GET,
+        "POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi\r\n",
+        "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nhost",
+        "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nh",
+    ] {
+        let (mut client, near) = duplex(64 << 10);
+        let (_drainer, drain) = drain::channel();
+        let silent = |request: Request<Body>, _interims| async {
+            drop(request);
+            Ok(Response::new(Tracked::new(Body::Frames(Frames::stuck()), Untold)))
+        };
+        let near = Io::pipe(near);
+        let server = tokio::spawn(server::serve(near, silent, LIMITS, Closing::default(), drain));
+        say(&mut client, said).await;
+        hears(&mut client, CHUNKED).await;
+        drop(client);
+        assert!(server.await.unwrap().is_err(), "{said}");
     }
 }

@@ -1,5 +1,6 @@
 //! A message on its way out (RFC 9112 §6, §7): a head, and a body behind it as it comes.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
@@ -15,24 +16,36 @@ use crate::http::http1::{spare, trailers};
 
 /// Bytes of a frame up to which it is copied behind others, to be written with them.
 const SMALL: usize = 4 << 10;
-/// Bytes that are gathered before they are written.
+/// Encoded bytes that are gathered before they are written.
 const FULL: usize = 16 << 10;
+/// Bytes of larger frames, and how many, that are gathered as well. Each counts against nobody's window any more.
+const MOST: usize = 64 << 10;
+const PIECES: usize = 8;
 
 /// What is still to be written of a message.
 #[derive(Debug)]
 pub struct Sending<B> {
     body: Option<B>,
     framing: Framing,
-    /// Encoded, and how much of it has been written; then comes `data`, then `tail`.
+    /// Encoded, and how much of it has been written.
     out: Vec<u8>,
     written: usize,
-    data: Bytes,
-    tail: &'static [u8],
+    /// Data that is written from where it is, in its places within what is encoded.
+    pieces: VecDeque<Piece>,
+    /// Bytes of those.
+    queued: usize,
     stage: Stage,
     /// The peer may have got something, or the body has been asked.
     touched: bool,
     /// Why the peer takes no more of it.
     broken: Option<io::Error>,
+}
+
+/// Data that belongs behind so many bytes of what is encoded.
+#[derive(Debug)]
+struct Piece {
+    at: usize,
+    data: Bytes,
 }
 
 /// How the end of the body is told.
@@ -81,12 +94,19 @@ impl<B> Default for Sending<B> {
             framing: Framing::Empty,
             out: Vec::new(),
             written: 0,
-            data: Bytes::new(),
-            tail: b"",
+            pieces: VecDeque::new(),
+            queued: 0,
             stage: Stage::Complete,
             touched: false,
             broken: None,
         }
+    }
+}
+
+impl<B> Sending<B> {
+    /// Whether the peer has got all.
+    pub fn is_complete(&self) -> bool {
+        self.stage == Stage::Complete
     }
 }
 
@@ -160,11 +180,6 @@ impl<B: Body<Data = Bytes, Error = body::Error> + Unpin> Sending<B> {
         *self = Self::default();
     }
 
-    /// Whether the peer has got all.
-    pub fn is_complete(&self) -> bool {
-        self.stage == Stage::Complete
-    }
-
     /// Whether the peer takes no more.
     pub fn is_broken(&self) -> bool {
         self.stage == Stage::Broken
@@ -201,9 +216,7 @@ impl<B: Body<Data = Bytes, Error = body::Error> + Unpin> Sending<B> {
 
     /// Asks the body for as much as is written at a time.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let has_room =
-            |sending: &Self| sending.data.is_empty() && sending.tail.is_empty() && sending.out.len() < FULL;
-        while self.stage == Stage::Body && has_room(self) {
+        while self.stage == Stage::Body && self.has_room() {
             let Some(body) = &mut self.body else { break };
             self.touched = true;
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
@@ -225,12 +238,15 @@ impl<B: Body<Data = Bytes, Error = body::Error> + Unpin> Sending<B> {
         // A chunk of no bytes would be the last one.
         if !data.is_empty() {
             self.announce(data.len())?;
-            self.tail = self.framing.tail();
             if data.len() <= SMALL {
                 self.out.extend_from_slice(&data);
-                self.out.extend_from_slice(std::mem::take(&mut self.tail));
             } else {
-                self.data = data;
+                self.queued += data.len();
+                let at = self.out.len();
+                self.pieces.push_back(Piece { at, data });
+            }
+            if self.framing == Framing::Chunked {
+                self.out.extend_from_slice(b"\r\n");
             }
         }
         if self.body.as_ref().is_some_and(B::is_end_stream) {
@@ -255,22 +271,25 @@ impl<B: Body<Data = Bytes, Error = body::Error> + Unpin> Sending<B> {
         match self.framing {
             Framing::Length(1..) => return Err(Error::Length),
             Framing::Length(0) | Framing::Close | Framing::Empty => {}
-            Framing::Chunked if self.tail.is_empty() => {
+            Framing::Chunked => {
                 self.out.extend_from_slice(b"0\r\n");
                 if let Some(trailers) = trailers {
                     trailers::write(&mut self.out, trailers);
                 }
                 self.out.extend_from_slice(b"\r\n");
             }
-            Framing::Chunked => self.tail = CHUNK_AND_LAST,
         }
         self.stage = Stage::Ended;
         self.body = None;
         Ok(())
     }
 
+    fn has_room(&self) -> bool {
+        self.out.len() < FULL && self.queued < MOST && self.pieces.len() < PIECES
+    }
+
     fn is_written(&self) -> bool {
-        self.written == self.out.len() && self.data.is_empty() && self.tail.is_empty()
+        self.written == self.out.len() && self.pieces.is_empty()
     }
 
     fn poll_write<W>(&mut self, cx: &mut Context<'_>, io: &mut W) -> Poll<io::Result<()>>
@@ -278,9 +297,9 @@ impl<B: Body<Data = Bytes, Error = body::Error> + Unpin> Sending<B> {
         W: AsyncWrite + Unpin,
     {
         while !self.is_written() {
-            let slices = [&self.out[self.written..], &self.data[..], self.tail].map(IoSlice::new);
-            let from = slices.iter().take_while(|slice| slice.is_empty()).count();
-            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices[from..]))?;
+            let mut slices = [IoSlice::new(&[]); 2 * PIECES + 1];
+            let parts = self.parts(&mut slices);
+            let written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, &slices[..parts]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -290,31 +309,44 @@ impl<B: Body<Data = Bytes, Error = body::Error> + Unpin> Sending<B> {
         Poll::Ready(Ok(()))
     }
 
-    fn advance(&mut self, written: usize) {
-        let here = written.min(self.out.len() - self.written);
-        self.written += here;
+    /// Whatever is to be written, in order; how many parts that is.
+    fn parts<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let (mut from, mut parts) = (self.written, 0);
+        let mut add = |part: &'a [u8]| {
+            if !part.is_empty() {
+                slices[parts] = IoSlice::new(part);
+                parts += 1;
+            }
+        };
+        for piece in &self.pieces {
+            add(&self.out[from..piece.at]);
+            add(&piece.data);
+            from = piece.at;
+        }
+        add(&self.out[from..]);
+        parts
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(piece) = self.pieces.front_mut() {
+            let before = written.min(piece.at - self.written);
+            let here = (written - before).min(piece.data.len());
+            self.written += before;
+            self.queued -= here;
+            written -= before + here;
+            piece.data.advance(here);
+            if !piece.data.is_empty() {
+                return;
+            }
+            self.pieces.pop_front();
+        }
+        self.written += written;
         if self.written == self.out.len() {
             self.written = 0;
             self.out.clear();
         }
-        let written = written - here;
-        let here = written.min(self.data.len());
-        self.data.advance(here);
-        self.tail = &self.tail[written - here..];
     }
 }
-
-impl Framing {
-    fn tail(self) -> &'static [u8] {
-        match self {
-            Self::Chunked => b"\r\n",
-            Self::Length(_) | Self::Close | Self::Empty => b"",
-        }
-    }
-}
-
-/// The end of a chunk, and the last chunk.
-const CHUNK_AND_LAST: &[u8] = b"\r\n0\r\n\r\n";
 
 /// Writes text behind what is there.
 pub fn write_text(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {

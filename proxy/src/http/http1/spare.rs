@@ -33,7 +33,7 @@ pub(super) fn buffer() -> Vec<u8> {
 
 /// Keeps a table that nobody needs any more.
 pub(super) fn keep_table(mut table: HeaderMap) {
-    if table.capacity() <= FIELDS {
+    if table.capacity().max(table.len()) <= FIELDS {
         table.clear();
         TABLES.with_borrow_mut(|spare| keep(spare, table));
     }

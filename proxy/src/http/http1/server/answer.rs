@@ -80,8 +80,9 @@ pub(super) fn write(
         return Ok((Framing::Empty, Then::Tunnel));
     }
     let framing = write_framing(out, response, asked, said.length);
-    // Behind a CONNECT nobody can tell what is another request.
-    let closes = last || said.close || asked.connect || !asked.persistent || framing == Framing::Close;
+    // Behind a CONNECT nobody can tell what is another request, nor behind an interim answer what is the answer.
+    let unclear = asked.connect || status.is_informational() || framing == Framing::Close;
+    let closes = last || said.close || !asked.persistent || unclear;
     if closes {
         out.extend_from_slice(b"connection: close\r\n");
     } else if asked.http10 {

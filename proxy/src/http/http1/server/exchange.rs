@@ -46,6 +46,8 @@ struct Answering<'a, T: Track> {
     line: &'a Line,
     pending: &'a Pending,
     sending: Sending<Tracked<T>>,
+    /// That the connection ends is to say that the answer does.
+    ends_by_closing: bool,
 }
 
 /// Serves a request, or answers for bytes that are none.
@@ -71,18 +73,15 @@ where
         line,
         pending,
         sending: Sending::default(),
+        ends_by_closing: false,
     };
     let response = {
         let mut service = pin!(service(request, interims));
         poll_fn(|cx| answering.poll_answer(cx, service.as_mut())).await?
     };
     let is_ending = poll_fn(|cx| Poll::Ready(ending.has_begun(cx))).await;
-    let (framing, then) = answering.write_head(response, &turn, is_ending)?;
-    let written = poll_fn(|cx| answering.poll_written(cx)).await;
-    if written.is_err() && framing == Framing::Close {
-        line.receiving().buffered.io.cut(); // An end would be taken for the answer's.
-    }
-    written?;
+    let then = answering.write_head(response, &turn, is_ending)?;
+    poll_fn(|cx| answering.poll_written(cx)).await?;
     match then {
         answer::Then::Tunnel => return Ok(Then::Tunnel(turn.tunnel)),
         answer::Then::Close => return Ok(Then::Close),
@@ -157,12 +156,13 @@ impl<T: Track + Unpin> Answering<'_, T> {
         mut response: Response<Tracked<T>>,
         turn: &Turn,
         is_ending: bool,
-    ) -> Result<(Framing, answer::Then), Error> {
+    ) -> Result<answer::Then, Error> {
         let last = turn.last || is_ending || self.line.receiving().is_last(turn.tunnel.is_some());
         let (framing, then) = answer::write(self.sending.head(), &response, turn.asked, last)?;
         spare::keep_table(std::mem::take(response.headers_mut()));
         self.sending.body(response.into_body(), framing);
-        Ok((framing, then))
+        self.ends_by_closing = framing == Framing::Close;
+        Ok(then)
     }
 
     /// Writes the answer, for as long as the client is there to take it.
@@ -170,6 +170,14 @@ impl<T: Track + Unpin> Answering<'_, T> {
         match self.sending.poll(cx, &mut self.line) {
             Poll::Ready(written) => Poll::Ready(written.map_err(Error::from)),
             Poll::Pending => self.line.receiving().poll_gone(cx).map(Err),
+        }
+    }
+}
+
+impl<T: Track> Drop for Answering<'_, T> {
+    fn drop(&mut self) {
+        if self.ends_by_closing && !self.sending.is_complete() {
+            self.line.receiving().buffered.io.cut();
         }
     }
 }

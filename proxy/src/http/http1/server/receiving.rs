@@ -40,6 +40,8 @@ pub(super) struct Receiving {
     alarm: Option<Pin<Box<Sleep>>>,
     /// Waits for the body's end.
     waiting: Option<Waker>,
+    /// Bytes that were thrown away.
+    discarded: usize,
 }
 
 /// Where in its requests a client is.
@@ -65,27 +67,25 @@ impl Line {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection itself, unless somebody reads a body from it.
+    /// The connection itself, unless a body is still to come on it.
     pub(super) fn into_io(self) -> Option<Io> {
         let receiving = Arc::into_inner(self.0)?.into_inner();
-        Some(
-            receiving
-                .unwrap_or_else(PoisonError::into_inner)
-                .buffered
-                .into_io(),
-        )
+        let receiving = receiving.unwrap_or_else(PoisonError::into_inner);
+        let is_whole = matches!(receiving.place, Place::Head(_));
+        is_whole.then(|| receiving.buffered.into_io())
     }
 
     /// Ends the connection so that the answer arrives: behind what the client may be saying (RFC 9112 §9.6).
     pub(super) async fn close(self) {
         let mut line = &self;
-        if line.shutdown().await.is_err() || !self.receiving().is_interrupted() {
-            return;
+        let shut = timeout(LINGER, line.shutdown()).await;
+        // Whoever reads a body reads it to its end, and nobody else does.
+        poll_fn(|cx| self.receiving().poll_over(cx)).await;
+        if matches!(shut, Ok(Ok(()))) && self.receiving().is_interrupted() {
+            let discarding = poll_fn(|cx| self.receiving().poll_discard(cx));
+            // Whether it ended well or not no longer matters.
+            let _ended = timeout(LINGER, discarding).await;
         }
-        let mut discarded = 0;
-        let discarding = poll_fn(|cx| self.receiving().poll_discard(cx, &mut discarded));
-        // Whether it ended well or not no longer matters.
-        let _ended = timeout(LINGER, discarding).await;
     }
 }
 
@@ -98,6 +98,7 @@ impl Receiving {
             ended: false,
             alarm: None,
             waiting: None,
+            discarded: 0,
         }
     }
 
@@ -168,22 +169,15 @@ impl Receiving {
     /// One that has said all may be listening (`nc -N`), or it may have gone: that can't be told until something is
     /// written. So it gets a little time, and more with whatever it takes.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        match self.place {
-            Place::Head(_) => {}
-            // Who reads the body hears of it.
-            Place::Body => {
-                self.wait(cx);
-                return Poll::Pending;
-            }
-            Place::Left(_) | Place::Refused => return Poll::Pending,
+        if matches!(self.place, Place::Left(_)) {
+            ready!(self.poll_rest(cx));
         }
-        if !self.ended {
-            if !self.buffered.held.is_empty() {
+        while !self.ended {
+            if self.is_busy(cx) {
                 return Poll::Pending;
             }
             match ready!(self.buffered.poll_fill(cx, 0)) {
-                Ok(0) => self.ended = true,
-                Ok(_the_next_request) => return Poll::Pending,
+                Ok(bytes) => self.ended = bytes == 0,
                 Err(error) => return Poll::Ready(error.into()),
             }
         }
@@ -192,6 +186,20 @@ impl Receiving {
             ready!(self.poll_alarm(cx, half_closed));
         }
         Poll::Ready(Error::Incomplete)
+    }
+
+    /// Whether nothing more is to be read while a request is served.
+    fn is_busy(&mut self, cx: &Context<'_>) -> bool {
+        match &mut self.place {
+            // The next request waits there, or what is none.
+            Place::Head(lines) => !lines.have_room(&self.buffered.held, &self.limits),
+            // Who reads the body hears of the client.
+            Place::Body => {
+                self.wait(cx);
+                true
+            }
+            Place::Left(_) | Place::Refused => true,
+        }
     }
 
     /// Something was written: a client that has said all is there to take it.
@@ -203,36 +211,40 @@ impl Receiving {
         }
     }
 
-    /// Waits until the request's body is over; whether another request may follow.
+    /// Waits until nobody reads the request's body any more; whether another request may follow.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if matches!(self.place, Place::Body) {
             self.wait(cx);
             return Poll::Pending;
         }
         self.alarm = None;
-        Poll::Ready(self.pass_rest(cx))
+        // A client that goes on sending what nobody wants is not waited for.
+        let _come = self.poll_rest(cx);
+        Poll::Ready(matches!(self.place, Place::Head(_)))
     }
 
-    /// Passes by what has come of a body that nobody wants; whether that was all of it.
-    fn pass_rest(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut filled = false;
+    /// Passes by what is left of a body that nobody wants, up to a bound.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Place::Left(content) = &mut self.place {
             let taken = content.take(&mut self.buffered.held, Sender::Client(&self.limits));
             match (taken, *content) {
-                (Err(_no_body), _) => return false,
+                (Err(_no_body), _) => self.place = Place::Refused,
                 (Ok(_), Content::Over) => self.place = Place::Head(Lines::head()),
                 (Ok(Some(_unwanted)), _) => {}
-                (Ok(None), _) if filled => return false,
                 (Ok(None), _) => {
-                    filled = true;
-                    let read = self.buffered.poll_fill(cx, 0);
-                    if !matches!(read, Poll::Ready(Ok(1..))) {
-                        return false;
+                    let (bytes, last) = match ready!(self.buffered.poll_fill(cx, 0)) {
+                        Ok(bytes) => (bytes, bytes == 0),
+                        Err(_gone) => (0, true),
+                    };
+                    self.ended |= last;
+                    self.discarded += bytes;
+                    if last || self.discarded > DISCARDED {
+                        self.place = Place::Refused;
                     }
                 }
             }
         }
-        matches!(self.place, Place::Head(_))
+        Poll::Ready(())
     }
 
     fn wait(&mut self, cx: &Context<'_>) {
@@ -248,7 +260,11 @@ impl Receiving {
     /// Whether no request can follow the one that is answered: nobody can tell where it would begin, behind what is no body,
     /// or among what came behind a request for a tunnel that is not granted.
     pub(super) fn is_last(&self, asks_for_tunnel: bool) -> bool {
-        matches!(self.place, Place::Refused) || (asks_for_tunnel && self.has_more())
+        match self.place {
+            Place::Refused => true,
+            Place::Head(_) => asks_for_tunnel && self.has_more(),
+            Place::Body | Place::Left(_) => false,
+        }
     }
 
     fn has_more(&self) -> bool {
@@ -262,11 +278,10 @@ impl Receiving {
     }
 
     /// Reads and throws away, up to the end of what there is to read.
-    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut usize) -> Poll<()> {
-        while *discarded < DISCARDED {
-            self.buffered.held.clear();
-            match ready!(self.buffered.poll_fill(cx, 0)) {
-                Ok(bytes @ 1..) => *discarded += bytes,
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.discarded < DISCARDED {
+            match ready!(self.buffered.poll_discard(cx)) {
+                Ok(bytes @ 1..) => self.discarded += bytes,
                 Ok(0) | Err(_) => break,
             }
         }
