@@ -40,7 +40,7 @@ pub(super) struct Receiving {
     alarm: Option<Pin<Box<Sleep>>>,
     /// Waits for the body's end.
     waiting: Option<Waker>,
-    /// Bytes that were thrown away.
+    /// Bytes that were thrown away since the last head.
     discarded: usize,
 }
 
@@ -116,7 +116,7 @@ impl Receiving {
                 Ok(None) if self.ended => return Poll::Ready(Ok(None)),
                 Ok(None) => {}
                 Ok(Some(head)) => {
-                    (*lines, self.alarm) = (Lines::head(), None);
+                    (*lines, self.alarm, self.discarded) = (Lines::head(), None, 0);
                     return Poll::Ready(Ok(Some(Ok(head))));
                 }
                 Err(refusal) => return Poll::Ready(Ok(Some(Err(self.refuse(refusal))))),
