@@ -159,12 +159,13 @@ impl Lines {
 /// # Errors
 /// It is not what RFC 9112 says, can be read in two ways, or exceeds the limits.
 pub fn request(lines: &mut Lines, bytes: &mut Bytes, limits: &HeadLimits) -> Result<Option<Head>, Refusal> {
-    let Some(end) = lines.read(bytes, limits)? else {
-        // Whoever speaks something else waits for no fields.
-        if lines.request_line && !lines.checked {
-            lines.checked = true;
-            request_line(bytes, &mut each_line(bytes))?;
-        }
+    let read = lines.read(bytes, limits);
+    // Whoever speaks something else waits for no fields; and what is wrong first is said, in whatever pieces it comes.
+    if !matches!(read, Ok(Some(_))) && lines.request_line && !lines.checked {
+        lines.checked = true;
+        request_line(bytes, &mut each_line(bytes))?;
+    }
+    let Some(end) = read? else {
         return Ok(None);
     };
     let section = bytes.split_to(end);

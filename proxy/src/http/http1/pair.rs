@@ -343,9 +343,7 @@ async fn trailers_and_interim_heads_of_pipelined_answers_stay_with_them_in_the_n
 #[tokio::test]
 async fn an_answer_of_which_only_the_end_tells_that_it_is_whole_ends_in_a_reset_if_it_is_not() {
     for breaks in [false, true] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let near = Io::plain(Socket::new(listener.accept().await.unwrap().0));
+        let (client, near) = tcp().await;
         let mut pair = between(client, near, 64 << 10);
         let request = "GET / HTTP/1.0\r\n\r\n";
         pair.client.write_all(request.as_bytes()).await.unwrap();
@@ -427,4 +425,53 @@ async fn a_client_that_has_gone_is_missed_whatever_it_has_said_before() {
         drop(client);
         assert!(server.await.unwrap().is_err(), "{said}");
     }
+}
+
+#[tokio::test]
+async fn what_came_of_an_answer_before_it_broke_off_arrives() {
+    let mut pair = pair(64 << 10).await;
+    say(&mut pair.client, GET).await;
+    hears(&mut pair.app, GET).await;
+    let begun = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: 20000\r\n\r\n{}",
+        "x".repeat(12_000)
+    );
+    say(&mut pair.app, &begun).await;
+    drop(pair.app);
+    let mut heard = String::new();
+    pair.client.read_to_string(&mut heard).await.unwrap();
+    assert_eq!(heard, begun);
+}
+
+/// A client and a server over TCP.
+async fn tcp() -> (TcpStream, Io) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let near = Io::plain(Socket::new(listener.accept().await.unwrap().0));
+    (client, near)
+}
+
+#[tokio::test]
+async fn an_answer_to_a_large_upload_that_nobody_wanted_is_not_lost() {
+    let (mut client, near) = tcp().await;
+    let (_drainer, drain) = drain::channel();
+    let gate = Arc::<Notify>::default();
+    let opened = gate.clone();
+    let late = move |request: Request<Body>, _interims| {
+        drop(request);
+        let gate = gate.clone();
+        async move {
+            gate.notified().await;
+            Ok(Response::new(Tracked::new(Body::Full("no".into()), Untold)))
+        }
+    };
+    tokio::spawn(server::serve(near, late, LIMITS, Closing::default(), drain));
+    let head = "POST / HTTP/1.1\r\ncontent-length: 10000000\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    // More than is passed by before the answer.
+    client.write_all(&vec![b'x'; 3 << 19]).await.unwrap();
+    opened.notify_one();
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.unwrap();
+    assert!(heard.ends_with("\r\n\r\nno"), "{heard}");
 }

@@ -206,7 +206,14 @@ impl<B: Body<Data = Bytes, Error = body::Error> + Unpin> Sending<B> {
         W: AsyncWrite + Unpin,
     {
         loop {
-            self.gather(cx)?;
+            if let Err(error) = self.gather(cx) {
+                if matches!(error, Error::Body(_)) {
+                    // What came before is told as well, as far as it is taken at once.
+                    let _taken = self.poll_write(cx, io);
+                    let _taken = Pin::new(io).poll_flush(cx);
+                }
+                return Poll::Ready(Err(error));
+            }
             if self.is_written() {
                 return Pin::new(io).poll_flush(cx).map_err(Error::Connection);
             }

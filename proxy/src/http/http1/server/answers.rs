@@ -1,13 +1,18 @@
 //! Answers to the byte: how they are framed, and whether another may follow.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-use super::*;
+use crate::config::HeadLimits;
 use crate::drain;
-use crate::http::body::End;
 use crate::http::body::testing::Frames;
+use crate::http::body::{Body, End, Track, Tracked};
+use crate::http::closing::Closing;
+use crate::http::http1::server::{Error, serve};
+use crate::net::io::Io;
 
 const LIMITS: HeadLimits = HeadLimits {
     max_bytes: 4 << 10,
@@ -22,7 +27,7 @@ struct Untold;
 impl Track for Untold {
     fn first_frame(&mut self) {}
 
-    fn trailers(&mut self, _trailers: &http::HeaderMap) {}
+    fn trailers(&mut self, _trailers: &HeaderMap) {}
 
     fn finish(self, _end: End<'_>) {}
 }

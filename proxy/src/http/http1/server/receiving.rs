@@ -82,6 +82,7 @@ impl Line {
         // Whoever reads a body reads it to its end, and nobody else does.
         poll_fn(|cx| self.receiving().poll_over(cx)).await;
         if matches!(shut, Ok(Ok(()))) && self.receiving().is_interrupted() {
+            self.receiving().discarded = 0;
             let discarding = poll_fn(|cx| self.receiving().poll_discard(cx));
             // Whether it ended well or not no longer matters.
             let _ended = timeout(LINGER, discarding).await;
@@ -169,8 +170,8 @@ impl Receiving {
     /// One that has said all may be listening (`nc -N`), or it may have gone: that can't be told until something is
     /// written. So it gets a little time, and more with whatever it takes.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        if matches!(self.place, Place::Left(_)) {
-            ready!(self.poll_rest(cx));
+        if let Err(error) = ready!(self.poll_rest(cx)) {
+            return Poll::Ready(error.into());
         }
         while !self.ended {
             if self.is_busy(cx) {
@@ -224,7 +225,7 @@ impl Receiving {
     }
 
     /// Passes by what is left of a body that nobody wants, up to a bound.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Place::Left(content) = &mut self.place {
             let taken = content.take(&mut self.buffered.held, Sender::Client(&self.limits));
             match (taken, *content) {
@@ -232,19 +233,16 @@ impl Receiving {
                 (Ok(_), Content::Over) => self.place = Place::Head(Lines::head()),
                 (Ok(Some(_unwanted)), _) => {}
                 (Ok(None), _) => {
-                    let (bytes, last) = match ready!(self.buffered.poll_fill(cx, 0)) {
-                        Ok(bytes) => (bytes, bytes == 0),
-                        Err(_gone) => (0, true),
-                    };
-                    self.ended |= last;
+                    let bytes = ready!(self.buffered.poll_fill(cx, 0))?;
+                    self.ended = bytes == 0;
                     self.discarded += bytes;
-                    if last || self.discarded > DISCARDED {
+                    if self.ended || self.discarded > DISCARDED {
                         self.place = Place::Refused;
                     }
                 }
             }
         }
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 
     fn wait(&mut self, cx: &Context<'_>) {
