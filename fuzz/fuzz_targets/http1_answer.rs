@@ -1,5 +1,5 @@
-//! libFuzzer's way into `targets::http1_answer`.
+//! libFuzzer's way into `targets::http1::answer`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| outrigger_fuzz::targets::http1_answer(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| outrigger_fuzz::targets::http1::answer(bytes));

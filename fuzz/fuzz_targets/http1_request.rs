@@ -1,5 +1,5 @@
-//! libFuzzer's way into `targets::http1_request`.
+//! libFuzzer's way into `targets::http1::request`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| outrigger_fuzz::targets::http1_request(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| outrigger_fuzz::targets::http1::request(bytes));

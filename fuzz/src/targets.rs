@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use outrigger_http2::{client, server};
@@ -26,19 +26,19 @@ use outrigger_policy::timeouts::grpc_timeout;
 use outrigger_proto::decode::{self, DecodeError};
 use outrigger_proto::destination::update::Update;
 use outrigger_proto::{destination, encode, inbound, outbound};
+use outrigger_proxy::config::Config;
 use outrigger_proxy::config::env::Errors;
-use outrigger_proxy::config::{Config, HeadLimits};
 use outrigger_proxy::gateway::forwarded;
 use outrigger_proxy::http::h2::frames::{Frames, PREFACE};
-use outrigger_proxy::http::http1;
-use outrigger_proxy::http::http1::client::head as answer_head;
-use outrigger_proxy::http::http1::content::{Content, Sender};
-use outrigger_proxy::http::http1::head::{self, Lines, Refusal};
 use outrigger_proxy::net::detect::http::{self as detect_http, Preface};
 use outrigger_proxy::net::detect::tls::{self as detect_tls, Hello};
 use outrigger_proxy::net::header::{self, Decoded};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+// The same file, whatever this one is a module of.
+#[path = "http1.rs"]
+pub mod http1;
 
 /// A name of a target, and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]));
@@ -49,8 +49,8 @@ pub const ALL: [Target; 17] = [
     ("http_preface", http_preface),
     ("http2_frames", http2_frames),
     ("http2_connection", http2_connection),
-    ("http1_request", http1_request),
-    ("http1_answer", http1_answer),
+    ("http1_request", http1::request),
+    ("http1_answer", http1::answer),
     ("transport_header", transport_header),
     ("identity", identity),
     ("route_match", route_match),
@@ -292,134 +292,6 @@ impl AsyncWrite for Tape {
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
-    }
-}
-
-/// What a client has said is the same requests, or refused for the same reason, in whatever pieces it comes.
-pub fn http1_request(bytes: &[u8]) {
-    let whole = asked(bytes, bytes.len().max(1));
-    for size in [1, 3, 64] {
-        assert_eq!(asked(bytes, size), whole, "in pieces of {size}");
-    }
-}
-
-const SMALL_HEADS: HeadLimits = HeadLimits {
-    max_bytes: 256,
-    max_fields: 8,
-    timeout: None,
-    half_closed: Duration::ZERO,
-    drain_idle: Duration::ZERO,
-};
-
-/// The heads of requests with their trailers, and the bodies.
-#[derive(Debug, Default, PartialEq)]
-struct Asked {
-    heads: Vec<String>,
-    content: Vec<u8>,
-    refused: Option<Refusal>,
-}
-
-fn asked(bytes: &[u8], size: usize) -> Asked {
-    let (mut asked, mut held) = (Asked::default(), BytesMut::new());
-    let (mut lines, mut content) = (Lines::head(), Content::Over);
-    for piece in bytes.chunks(size) {
-        held.extend_from_slice(piece);
-        let mut bytes = held.split().freeze();
-        if let Err(refusal) = asked.read(&mut lines, &mut content, &mut bytes) {
-            asked.refused = Some(refusal);
-            break;
-        }
-        held.extend_from_slice(&bytes);
-    }
-    asked
-}
-
-impl Asked {
-    fn read(&mut self, lines: &mut Lines, content: &mut Content, bytes: &mut Bytes) -> Result<(), Refusal> {
-        loop {
-            while let Some(frame) = content.take(bytes, Sender::Client(&SMALL_HEADS))? {
-                match frame.into_data() {
-                    Ok(data) => self.content.extend_from_slice(&data),
-                    Err(trailers) => self.heads.push(format!("{trailers:?}")),
-                }
-            }
-            if *content != Content::Over {
-                return Ok(());
-            }
-            let Some(head) = head::request(lines, bytes, &SMALL_HEADS)? else {
-                return Ok(());
-            };
-            *lines = Lines::head();
-            *content = Content::from(head.framing);
-            self.heads.push(format!("{head:?}"));
-        }
-    }
-}
-
-/// What a server has said is the same answer in whatever pieces it comes.
-pub fn http1_answer(bytes: &[u8]) {
-    // A line is looked at when it has ended.
-    let bytes = [bytes, b"\n"].concat();
-    let whole = answer(&bytes, bytes.len());
-    for size in [1, 3, 64] {
-        assert_eq!(answer(&bytes, size), whole, "in pieces of {size}");
-    }
-}
-
-/// Interim heads and the answer, its content and how many trailers, whether it is over, and what was wrong.
-#[derive(Debug, Default, PartialEq)]
-struct Answered {
-    heads: Vec<(StatusCode, HeaderMap)>,
-    content: Vec<u8>,
-    trailers: usize,
-    over: bool,
-    refused: Option<String>,
-}
-
-fn answer(bytes: &[u8], size: usize) -> Answered {
-    let (mut answered, mut content, mut held) = (Answered::default(), None, BytesMut::new());
-    for piece in bytes.chunks(size) {
-        let searched = held.len();
-        held.extend_from_slice(piece);
-        let mut bytes = held.split().freeze();
-        if let Err(error) = answered.read(&mut content, &mut bytes, searched) {
-            answered.refused = Some(error.to_string());
-            break;
-        }
-        held.extend_from_slice(&bytes);
-    }
-    answered.over = content == Some(Content::Over);
-    answered
-}
-
-impl Answered {
-    fn read(
-        &mut self,
-        content: &mut Option<Content>,
-        bytes: &mut Bytes,
-        mut searched: usize,
-    ) -> Result<(), http1::client::Error> {
-        while content.is_none() && !bytes.is_empty() {
-            let Some(head) = answer_head::take(bytes, searched, &mut HeaderMap::new())? else {
-                return Ok(());
-            };
-            searched = 0;
-            if !head.response.status().is_informational() {
-                head.check()?;
-                *content = Some(Content::of(&Method::GET, &head));
-            }
-            self.heads
-                .push((head.response.status(), head.response.into_parts().0.headers));
-        }
-        let Some(content) = content else { return Ok(()) };
-        let broken = |refusal: Refusal| http1::client::Error::Malformed(refusal.why);
-        while let Some(frame) = content.take(bytes, Sender::Server).map_err(broken)? {
-            match frame.into_data() {
-                Ok(data) => self.content.extend_from_slice(&data),
-                Err(frame) => self.trailers = frame.trailers_ref().map_or(0, HeaderMap::len),
-            }
-        }
-        Ok(())
     }
 }
 

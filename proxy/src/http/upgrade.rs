@@ -12,6 +12,7 @@ use crate::error::{Fault, Kind, Side};
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::http1::client::Switched;
+use crate::http::http1::field;
 use crate::http::http1::server::Handover;
 use crate::net::copy;
 use crate::net::io::Io;
@@ -121,13 +122,7 @@ fn protocol(version: Version, fields: &HeaderMap) -> Option<HeaderValue> {
         return None;
     }
     let protocol = fields.get(UPGRADE)?;
-    let named = |value: &HeaderValue| {
-        value.to_str().is_ok_and(|names| {
-            names
-                .split(',')
-                .any(|name| name.trim().eq_ignore_ascii_case("upgrade"))
-        })
-    };
+    let named = |value| field::options(value).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     let wanted = fields.get_all(CONNECTION).iter().any(named);
     (wanted && !protocol.as_bytes().eq_ignore_ascii_case(b"h2c")).then(|| protocol.clone())
 }

@@ -1,6 +1,5 @@
 //! Byte streams: a bare socket or one of the two TLS streams, with what detection has read put back in front.
 
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -161,18 +160,6 @@ impl Io {
     /// Tells from now on whether the peer is heard from.
     pub fn activity(&mut self) -> Activity {
         self.activity.get_or_insert_default().clone()
-    }
-
-    /// Waits until there may be more to read, or an end, after a read has found nothing. Of a pipe that is not known.
-    pub async fn readable(&self) {
-        let socket = match &self.stream {
-            Stream::Plain(socket) => socket,
-            Stream::Server(tls) => tls.get_ref().0,
-            Stream::Client(tls) => tls.get_ref().0,
-            Stream::Pipe(_) => return,
-        };
-        // An error is the next read's to report.
-        let _readable = poll_fn(|cx| socket.tcp.poll_read_ready(cx)).await;
     }
 
     /// Ready when a read may find something, as far as that can be known without one.

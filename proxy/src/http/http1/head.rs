@@ -12,7 +12,7 @@ use memchr::memchr;
 
 use crate::config::HeadLimits;
 use crate::error::{Fault, Kind, Side};
-use crate::http::http1::spare;
+use crate::http::http1::{field, spare};
 
 /// Bytes that are not taken, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +173,7 @@ pub fn request(lines: &mut Lines, bytes: &mut Bytes, limits: &HeadLimits) -> Res
     let (mut seen, mut request) = request_line(&section, &mut each)?;
     let mut fields = spare::table(lines.fields.min(MOST_FIELDS));
     for line in each.take_while(|line| !line.is_empty()) {
-        let (name, value) = field(&section, line)?;
+        let (name, value) = parse(&section, line)?;
         let value = seen.field(&name, value)?;
         append(&mut fields, name, value)?;
     }
@@ -196,7 +196,7 @@ pub fn trailers(
     let section = bytes.split_to(end);
     let mut trailers = HeaderMap::with_capacity(lines.fields.min(MOST_FIELDS));
     for line in each_line(&section).take_while(|line| !line.is_empty()) {
-        let (name, value) = field(&section, line)?;
+        let (name, value) = parse(&section, line)?;
         if [HOST, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name) {
             return framing("a trailer frames or routes the message");
         }
@@ -219,7 +219,7 @@ fn each_line(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// `name: value` (RFC 9112 §5). The value is a part of the section, not a copy.
-fn field(section: &Bytes, line: &[u8]) -> Result<(HeaderName, HeaderValue), Refusal> {
+fn parse(section: &Bytes, line: &[u8]) -> Result<(HeaderName, HeaderValue), Refusal> {
     let colon = memchr(b':', line).unwrap_or(line.len());
     let Ok(name) = HeaderName::from_bytes(&line[..colon]) else {
         return malformed(match line {
@@ -230,7 +230,7 @@ fn field(section: &Bytes, line: &[u8]) -> Result<(HeaderName, HeaderValue), Refu
     if colon == line.len() {
         return malformed("a header line has no colon");
     }
-    match HeaderValue::from_maybe_shared(section.slice_ref(trim(&line[colon + 1..]))) {
+    match HeaderValue::from_maybe_shared(section.slice_ref(field::trim(&line[colon + 1..]))) {
         Ok(value) => Ok((name, value)),
         Err(_) => malformed("a header's value has control characters"),
     }
@@ -305,7 +305,7 @@ impl Seen {
         if *name == HOST {
             self.host()?;
         } else if *name == CONTENT_LENGTH {
-            self.length(value.as_bytes())?;
+            self.length(&value)?;
         } else if *name == TRANSFER_ENCODING {
             self.transfer_encoding(value.as_bytes())?;
             return Ok(HeaderValue::from_static("chunked"));
@@ -330,15 +330,11 @@ impl Seen {
     }
 
     /// Digits, and once only: what repeats or lists them may be read as any one of them (RFC 9110 §8.6).
-    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    fn length(&mut self, value: &HeaderValue) -> Result<(), Refusal> {
         if self.length.is_some() {
             return framing("the request has more than one Content-Length");
         }
-        let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        let length = std::str::from_utf8(value).ok().filter(|_| digits);
-        self.length = length
-            .and_then(|digits| digits.parse().ok())
-            .filter(|n| *n <= MAX_LENGTH);
+        self.length = field::length(value);
         match self.length {
             Some(_) => Ok(()),
             None => framing("the request's Content-Length is no number"),
@@ -364,8 +360,7 @@ impl Seen {
     }
 
     fn connection(&mut self, value: &HeaderValue) {
-        let options = value.as_bytes().split(|byte| *byte == b',').map(trim);
-        for option in options {
+        for option in field::options(value) {
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
@@ -389,9 +384,6 @@ impl Seen {
         })
     }
 }
-
-/// What a body may have, bytes.
-const MAX_LENGTH: u64 = i64::MAX as u64;
 
 impl Refusal {
     /// As a fault of the client.
@@ -441,12 +433,4 @@ pub(super) fn framing<T>(why: &'static str) -> Result<T, Refusal> {
         kind: Kind::Framing,
         why,
     })
-}
-
-/// Without spaces and tabs at either end (OWS, RFC 9110 §5.6.3).
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
 }

@@ -17,4 +17,4 @@ pub mod trailers;
 #[cfg(test)]
 mod pair;
 #[cfg(test)]
-mod requests;
+mod tests;

@@ -11,6 +11,7 @@ use hyper::ext::ReasonPhrase;
 use memchr::memchr;
 
 use crate::http::http1::client::Error;
+use crate::http::http1::field;
 use crate::http::interim;
 
 /// Fields of a head.
@@ -127,20 +128,16 @@ impl Framing {
             }
             self.chunked = true;
         } else if *name == CONNECTION {
-            let options = value.to_str().unwrap_or_default().split(',').map(str::trim);
-            for option in options {
-                self.close |= option.eq_ignore_ascii_case("close");
-                self.keep_alive |= option.eq_ignore_ascii_case("keep-alive");
+            for option in field::options(value) {
+                self.close |= option.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         }
         true
     }
 
     fn note_length(&mut self, value: &HeaderValue) -> bool {
-        let digits = value.as_bytes();
-        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-        let length = value.to_str().ok().filter(|_| is_number);
-        let Some(length) = length.and_then(|digits| digits.parse().ok()) else {
+        let Some(length) = field::length(value) else {
             self.refused = Some("the server's Content-Length is no number");
             return true;
         };

@@ -27,8 +27,7 @@ fn framing(request: &Request<Body>) -> Result<Framing, Error> {
     let Some(length) = request.headers().get(CONTENT_LENGTH) else {
         return Ok(if ended { Framing::Empty } else { Framing::Chunked });
     };
-    let length = length.to_str().ok().and_then(|digits| digits.parse().ok());
-    match length.ok_or(Error::Length)? {
+    match field::length(length).ok_or(Error::Length)? {
         0 if ended => Ok(Framing::Empty),
         1.. if ended => Err(Error::Length),
         length => Ok(Framing::Length(length)),

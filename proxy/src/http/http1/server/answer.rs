@@ -156,9 +156,7 @@ fn is_bare(status: StatusCode) -> bool {
 impl Said {
     /// A length may be said once, or several times the same (RFC 9110 §8.6).
     fn note_length(&mut self, value: &HeaderValue) -> Result<(), Error> {
-        let digits = value.to_str().unwrap_or_default();
-        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        let length = digits.parse().ok().filter(|_| is_number).ok_or(Error::Length)?;
+        let length = field::length(value).ok_or(Error::Length)?;
         match self.length.replace(length) {
             Some(before) if before != length => Err(Error::Length),
             _ => Ok(()),
@@ -166,10 +164,7 @@ impl Said {
     }
 
     fn note_connection(&mut self, value: &HeaderValue) {
-        let options = value.to_str().unwrap_or_default().split(',');
         self.connection = true;
-        self.close |= options
-            .map(str::trim)
-            .any(|option| option.eq_ignore_ascii_case("close"));
+        self.close |= field::options(value).any(|option| option.eq_ignore_ascii_case(b"close"));
     }
 }

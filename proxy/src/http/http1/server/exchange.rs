@@ -36,8 +36,6 @@ pub(super) enum Then {
 /// What of a request is needed for its answer.
 struct Turn {
     asked: Asked,
-    /// The connection closes behind the answer.
-    last: bool,
     tunnel: Option<oneshot::Sender<Io>>,
 }
 
@@ -111,23 +109,18 @@ fn turn(line: &Line, next: Result<Head, Refusal>) -> (Request<Body>, Turn) {
     });
     let turn = Turn {
         asked: Asked::of(&request, persistent),
-        last: false,
         tunnel,
     };
     (request.map(|()| upload::body(line, framing)), turn)
 }
 
-/// A request that stands for bytes that are none.
+/// A request that stands for bytes that are none. None can follow it.
 fn refused(refusal: Refusal) -> (Request<Body>, Turn) {
     let mut request = Request::new(Body::Empty);
     *request.version_mut() = Version::HTTP_11;
     let asked = Asked::of(&request, false);
     request.extensions_mut().insert(refusal);
-    let turn = Turn {
-        asked,
-        last: true,
-        tunnel: None,
-    };
+    let turn = Turn { asked, tunnel: None };
     (request, turn)
 }
 
@@ -157,10 +150,13 @@ impl<T: Track + Unpin> Answering<'_, T> {
         turn: &Turn,
         is_ending: bool,
     ) -> Result<answer::Then, Error> {
-        let last = turn.last || is_ending || self.line.receiving().is_last(turn.tunnel.is_some());
+        let last = is_ending || self.line.receiving().is_last(turn.tunnel.is_some());
         let (framing, then) = answer::write(self.sending.head(), &response, turn.asked, last)?;
         spare::keep_table(std::mem::take(response.headers_mut()));
-        self.sending.body(response.into_body(), framing);
+        // One that has nothing to say is over, and known to be, before the client can see that.
+        if framing != Framing::Empty {
+            self.sending.body(response.into_body(), framing);
+        }
         self.ends_by_closing = framing == Framing::Close;
         Ok(then)
     }

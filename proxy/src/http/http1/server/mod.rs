@@ -7,8 +7,6 @@ mod receiving;
 mod upload;
 
 #[cfg(test)]
-mod answers;
-#[cfg(test)]
 mod tests;
 
 pub use self::upload::Upload;

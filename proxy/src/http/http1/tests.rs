@@ -9,7 +9,7 @@ use crate::error::Kind;
 use crate::http::http1::content::{Content, Sender};
 use crate::http::http1::head::{self, Lines, Refusal};
 
-const LIMITS: HeadLimits = HeadLimits {
+pub(in crate::http::http1) const LIMITS: HeadLimits = HeadLimits {
     max_bytes: 512,
     max_fields: 5,
     timeout: Some(Duration::from_secs(30)),

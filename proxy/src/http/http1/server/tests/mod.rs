@@ -18,16 +18,11 @@ use crate::http::closing::Closing;
 use crate::http::headers;
 use crate::http::http1::head::{self, Refusal};
 use crate::http::http1::server::{self, Handover};
+use crate::http::http1::tests::LIMITS;
 use crate::http::respond::{self, Asked};
 use crate::net::io::{Io, Socket};
 
-const LIMITS: HeadLimits = HeadLimits {
-    max_bytes: 512,
-    max_fields: 5,
-    timeout: Some(Duration::from_secs(30)),
-    half_closed: Duration::from_secs(2),
-    drain_idle: Duration::from_secs(3),
-};
+mod answers;
 
 /// What a test's service counts for nothing.
 struct Untold;

@@ -1,36 +1,20 @@
 //! Answers to the byte: how they are framed, and whether another may follow.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-use crate::config::HeadLimits;
 use crate::drain;
 use crate::http::body::testing::Frames;
 use crate::http::body::{Body, End, Track, Tracked};
 use crate::http::closing::Closing;
+use crate::http::http1::server::tests::Untold;
 use crate::http::http1::server::{Error, serve};
+use crate::http::http1::tests::LIMITS;
 use crate::net::io::Io;
-
-const LIMITS: HeadLimits = HeadLimits {
-    max_bytes: 4 << 10,
-    max_fields: 20,
-    timeout: None,
-    half_closed: Duration::from_secs(2),
-    drain_idle: Duration::from_secs(3),
-};
-
-struct Untold;
-
-impl Track for Untold {
-    fn first_frame(&mut self) {}
-
-    fn trailers(&mut self, _trailers: &HeaderMap) {}
-
-    fn finish(self, _end: End<'_>) {}
-}
 
 /// What a client gets that says this and waits for the end, and how its connection has ended.
 async fn heard(said: &str, answer: impl Fn() -> Response<Body>) -> (String, Result<(), Error>) {
@@ -197,4 +181,39 @@ async fn a_tunnel_that_nobody_has_asked_for_is_an_end() {
     let heard = hears(&GET.repeat(2), switched).await;
     let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n";
     assert_eq!(heard, head);
+}
+
+/// Knows when an answer is over.
+struct Noted(Arc<AtomicBool>);
+
+impl Track for Noted {
+    fn first_frame(&mut self) {}
+
+    fn trailers(&mut self, _trailers: &HeaderMap) {}
+
+    fn finish(self, _end: End<'_>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_small_answer_is_counted_before_the_client_has_it() {
+    for bytes in ["", "ok"] {
+        let (mut client, near) = duplex(8);
+        let (_drainer, drain) = drain::channel();
+        let over = Arc::<AtomicBool>::default();
+        let noted = over.clone();
+        let service = move |_request: Request<Body>, _interims| {
+            let body = match bytes {
+                "" => Body::Empty,
+                bytes => Body::Full(bytes.into()),
+            };
+            let body = Tracked::new(body, Noted(noted.clone()));
+            async move { Ok(Response::new(body)) }
+        };
+        tokio::spawn(serve(Io::pipe(near), service, LIMITS, Closing::default(), drain));
+        client.write_all(GET.as_bytes()).await.unwrap();
+        client.read_u8().await.unwrap();
+        assert!(over.load(Ordering::Relaxed), "{bytes:?}");
+    }
 }
